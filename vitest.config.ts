@@ -1,0 +1,10 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    exclude: ["test/oracle/**", "test/browser/**", "node_modules/**"],
+    pool: "forks",
+    testTimeout: 60_000,
+  },
+});
