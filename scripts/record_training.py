@@ -7,6 +7,7 @@ Floats are written as 32-bit patterns, so that comparisons can be bit for bit.
 import json
 import pathlib
 import platform
+import struct
 import tempfile
 
 import numpy as np
@@ -158,6 +159,67 @@ def trainer_state():
     return json.loads(path.read_text())
 
 
+def tensorboard():
+    """Event file records, by Google's protobuf with the messages of tensorflow's event.proto and summary.proto."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    F = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="event.proto", package="tensorflow", syntax="proto3")
+
+    def message(name, *fields, parent=None):
+        m = (parent.nested_type if parent else file.message_type).add(name=name)
+        for field, number, kind, repeated, of in fields:
+            f = m.field.add(name=field, number=number, type=kind, label=F.LABEL_REPEATED if repeated else F.LABEL_OPTIONAL)
+            if of:
+                f.type_name = of
+        return m
+
+    event = message(
+        "Event",
+        ("wall_time", 1, F.TYPE_DOUBLE, False, None),
+        ("step", 2, F.TYPE_INT64, False, None),
+        ("file_version", 3, F.TYPE_STRING, False, None),
+        ("summary", 5, F.TYPE_MESSAGE, False, ".tensorflow.Summary"),
+        ("session_log", 7, F.TYPE_MESSAGE, False, ".tensorflow.SessionLog"),
+    )
+    event.oneof_decl.add(name="what")
+    for f in event.field[2:]:
+        f.oneof_index = 0
+    message("SessionLog", ("status", 1, F.TYPE_INT32, False, None))  # an enum is a varint too
+    summary = message("Summary", ("value", 1, F.TYPE_MESSAGE, True, ".tensorflow.Summary.Value"))
+    message("Value", ("tag", 1, F.TYPE_STRING, False, None), ("simple_value", 2, F.TYPE_FLOAT, False, None), parent=summary)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    Event = message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Event"))
+
+    def crc32c(data):  # bit by bit; checked against RFC 3720
+        crc = 0xFFFFFFFF
+        for byte in data:
+            crc ^= byte
+            for _ in range(8):
+                crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        return crc ^ 0xFFFFFFFF
+
+    assert crc32c(b"123456789") == 0xE3069283
+
+    def masked(data):
+        crc = crc32c(data)
+        return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    def record(**fields):
+        data = Event(**fields).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        return (length + masked(length) + data + masked(data)).hex()
+
+    start = record(wall_time=1700000000.25, file_version="brain.Event:2")
+    values = [dict(tag="train/loss", simple_value=2.5), dict(tag="train/learning_rate", simple_value=1e-4), dict(tag="ä/ß", simple_value=-0.5)]
+    return dict(
+        fileStart=start,
+        resume=start + record(wall_time=1700000000.25, step=42, session_log=dict(status=1)),
+        scalars=record(wall_time=1700000001.5, step=300, summary=dict(value=values)),
+    )
+
+
 def write(name, value):
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / name).write_text(json.dumps(value, separators=(",", ":")) + "\n")
@@ -167,6 +229,7 @@ write("adamw.json", adamw())
 write("clip-grad-norm.json", clip())
 write("schedules.json", schedules())
 write("decay-names.json", decay_names())
+write("tensorboard.json", tensorboard())
 write("trainer-state.json", trainer_state())
 (OUT / "manifest.json").write_text(
     json.dumps(
