@@ -1,1 +1,159 @@
-export {};
+/** The engine's thread: owns ONNX Runtime's sessions and the tensors that stay in it. Started by node.ts. */
+import { parentPort } from "node:worker_threads";
+import type { InferenceSession, Tensor as OrtTensor } from "onnxruntime-common";
+import { type DType, type Tensor, typedArrays } from "../tensor/index.ts";
+import type { ReplyMessage, ReplyOf, Request, RequestMessage, ResidentInfo, WireTensor } from "./protocol.ts";
+import type { Device } from "./types.ts";
+
+type Ort = typeof import("onnxruntime-node");
+
+let loaded: Promise<Ort> | undefined;
+const sessions = new Map<number, InferenceSession>();
+const residents = new Map<number, OrtTensor>();
+let created = 0;
+
+/** An error with a stable code, for the other side to wrap. */
+class WorkerFailure extends Error {
+  readonly code: string;
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+const explain = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+function ort(): Promise<Ort> {
+  loaded ??= import("onnxruntime-node").catch((error: unknown) => {
+    const missing = (error as { code?: string }).code === "ERR_MODULE_NOT_FOUND";
+    throw missing
+      ? new WorkerFailure(
+          "runtime-missing",
+          "onnxruntime-node is not installed. Run: npm install onnxruntime-node",
+        )
+      : new WorkerFailure(
+          "runtime-unusable",
+          `onnxruntime-node has no binary that works on ${process.platform}/${process.arch}: ${explain(error)}`,
+        );
+  });
+  return loaded;
+}
+
+const isHalf = (dtype: DType): boolean => dtype === "bfloat16" || dtype.startsWith("float8");
+
+function toOrt(api: Ort, value: WireTensor): OrtTensor {
+  if ("resident" in value) {
+    const kept = residents.get(value.resident);
+    if (!kept)
+      throw new WorkerFailure("resident-gone", "A tensor that was kept in the engine has been released.");
+    return kept;
+  }
+  if (isHalf(value.dtype))
+    throw new WorkerFailure(
+      "feed-dtype",
+      `Inputs of dtype ${value.dtype} cannot be fed; convert to float32.`,
+    );
+  return new api.Tensor(value.dtype as "float32", value.data as Float32Array, value.shape);
+}
+
+const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }>) => Promise<ReplyOf[T]> } =
+  {
+    async devices() {
+      const api = await ort();
+      return api.listSupportedBackends().map(({ name, bundled }) => ({ name: name as Device, bundled }));
+    },
+
+    async create({ model, device, threads, weightsDirectory, memoryWeights }) {
+      const api = await ort();
+      const options: InferenceSession.SessionOptions = {
+        executionProviders: [device],
+        graphOptimizationLevel: "all",
+        executionMode: "sequential",
+        intraOpNumThreads: threads,
+        interOpNumThreads: 1,
+        logSeverityLevel: 3,
+        externalData: memoryWeights.map(({ location, bytes }) => ({ path: location, data: bytes })),
+        extra: {
+          session: {
+            disable_prepacking: "1",
+            ...(weightsDirectory === undefined
+              ? {}
+              : { model_external_initializers_file_folder_path: weightsDirectory }),
+          },
+        },
+      };
+      const session = await api.InferenceSession.create(model, options).catch((error: unknown) => {
+        throw new WorkerFailure("session-create", explain(error));
+      });
+      const id = ++created;
+      sessions.set(id, session);
+      return { session: id };
+    },
+
+    async run({ session: id, feeds, keep }) {
+      const api = await ort();
+      const session = sessions.get(id);
+      if (!session) throw new WorkerFailure("session-closed", "The session has been disposed of.");
+      const inputs = Object.fromEntries(
+        Object.entries(feeds).map(([name, value]) => [name, toOrt(api, value)]),
+      );
+      const results = await session.run(inputs).catch((error: unknown) => {
+        throw new WorkerFailure("session-run", explain(error));
+      });
+      const outputs: Record<string, Tensor> = {};
+      const kept: Record<string, ResidentInfo> = {};
+      for (const [name, result] of Object.entries(results)) {
+        const dtype = result.type as DType;
+        if (keep.includes(name)) {
+          const resident = ++created;
+          residents.set(resident, result);
+          kept[name] = { resident, dtype, shape: result.dims };
+        } else outputs[name] = { dtype, shape: result.dims, data: (await result.getData()) as Float32Array };
+      }
+      return { outputs, kept };
+    },
+
+    async release({ resident }) {
+      residents.get(resident)?.dispose();
+      residents.delete(resident);
+      return null;
+    },
+
+    async close({ session }) {
+      await sessions.get(session)?.release();
+      sessions.delete(session);
+      return null;
+    },
+  };
+
+/** Buffers of the reply that can be moved instead of copied: those that a tensor fills alone. */
+function movable(reply: ReplyOf[Request["type"]]): ArrayBuffer[] {
+  if (reply === null || !("outputs" in reply)) return [];
+  const buffers = new Set<ArrayBuffer>();
+  for (const { data, dtype } of Object.values(reply.outputs))
+    if (
+      data.buffer instanceof ArrayBuffer &&
+      data.byteLength === data.buffer.byteLength &&
+      data instanceof typedArrays[dtype]
+    )
+      buffers.add(data.buffer);
+  return [...buffers];
+}
+
+async function answer({ id, request }: RequestMessage): Promise<void> {
+  const port = parentPort!;
+  try {
+    const handler = handlers[request.type] as (request: Request) => Promise<ReplyOf[Request["type"]]>;
+    const reply = await handler(request);
+    port.postMessage({ id, reply } satisfies ReplyMessage, movable(reply));
+  } catch (error) {
+    const code = error instanceof WorkerFailure ? error.code : "engine-failure";
+    port.postMessage({ id, error: { message: explain(error), code } } satisfies ReplyMessage);
+  }
+}
+
+/** Requests are answered one after the other, in the order they came. */
+let queue = Promise.resolve();
+parentPort?.on("message", (message: RequestMessage) => {
+  queue = queue.then(() => answer(message));
+});

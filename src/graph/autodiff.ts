@@ -1,0 +1,106 @@
+import { GraphError } from "../errors.ts";
+import { dimEquals, formatShape, type Shape, shapeEquals } from "./dim.ts";
+import { applyRule, unsupported, zero } from "./gradients.ts";
+import * as op from "./ops/build.ts";
+import { isFloat } from "./ops/infer.ts";
+import { operandsOf, reachable } from "./traverse.ts";
+import type { Node, Value } from "./value.ts";
+
+/**
+ * Reverse-mode gradients of a scalar: for each parameter p, a value d(loss)/dp of p's shape.
+ *
+ * The walk visits only what lies between the loss and the parameters, so nothing below the lowest trained layer is
+ * differentiated. A parameter that the loss does not depend on gets zeros.
+ * @throws GraphError if the loss is no scalar, a parameter is no float, or an operator on the way has no derivative.
+ */
+export function gradients(loss: Value, parameters: readonly Value[]): Value[] {
+  if (loss.rank !== 0)
+    throw new GraphError(`Gradients need a scalar loss, got shape ${formatShape(loss.shape)}.`, {
+      code: "loss-not-scalar",
+    });
+  for (const parameter of parameters)
+    if (!isFloat(parameter.dtype))
+      throw new GraphError(`${parameter} has no gradient: its dtype is ${parameter.dtype}.`, {
+        code: "not-a-float",
+      });
+
+  const order = reachable([loss]);
+  const needed = dependents(order, parameters);
+  const cotangents = new Map<Value, Value>([[loss, op.full(1, [], loss.dtype)]]);
+  for (const value of order.reverse()) {
+    const dy = cotangents.get(value);
+    if (dy === undefined || value.source.kind !== "node") continue;
+    propagate(value.source.node, value, dy, needed, cotangents);
+  }
+  return parameters.map(
+    (parameter) => cotangents.get(parameter) ?? op.full(0, parameter.shape, parameter.dtype),
+  );
+}
+
+/** The values that depend on one of the parameters. */
+function dependents(order: readonly Value[], parameters: readonly Value[]): ReadonlySet<Value> {
+  const found = new Set(parameters);
+  for (const value of order) if (operandsOf(value).some((x) => found.has(x))) found.add(value);
+  return found;
+}
+
+function propagate(
+  node: Node,
+  y: Value,
+  dy: Value,
+  needed: ReadonlySet<Value>,
+  cotangents: Map<Value, Value>,
+): void {
+  const inputs = node.inputs as readonly (Value | undefined)[];
+  if (!inputs.some((x) => x !== undefined && needed.has(x))) return;
+  for (const [i, cotangent] of applyRule(node, y, dy).entries()) {
+    const x = inputs[i];
+    if (x === undefined || !needed.has(x) || cotangent === zero) continue;
+    if (cotangent === unsupported)
+      throw new GraphError(`${node.op} has no derivative for its input ${i} (${x}).`, {
+        code: "no-derivative",
+        details: { op: node.op, input: i },
+      });
+    const dx = sumToShape(cotangent, x.shape);
+    const sum = cotangents.get(x);
+    cotangents.set(x, sum === undefined ? dx : accumulate(sum, dx));
+  }
+}
+
+/** Undoes broadcasting: sums over the axes along which a value of `shape` was repeated. */
+export function sumToShape(x: Value, shape: Shape): Value {
+  if (shapeEquals(x.shape, shape)) return x;
+  const extra = x.rank - shape.length;
+  const axes = x.shape.flatMap((dim, i) =>
+    i < extra || (shape[i - extra] === 1 && !dimEquals(dim, 1)) ? [i] : [],
+  );
+  return op.reshape(op.reduceSum(x, { axes, keepdims: true }), shape);
+}
+
+/** a + b. A sum with a scatter into zeros scatters into the other term, which saves a pass over zeros. */
+function accumulate(a: Value, b: Value): Value {
+  for (const [sum, sparse] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    const { source } = sparse;
+    if (source.kind !== "node" || !isZeros((source.node.inputs as readonly Value[])[0])) continue;
+    const { node } = source;
+    if (node.op === "ScatterElements" || node.op === "ScatterND") {
+      const [, indices, updates] = node.inputs as readonly Value[];
+      return op.apply(node.op, [sum, indices!, updates!], node.attributes as { axis: number });
+    }
+  }
+  return op.add(a, b);
+}
+
+/** True for `full(0, shape)`. */
+function isZeros(x: Value | undefined): boolean {
+  if (x?.source.kind === "node" && x.source.node.op === "Expand")
+    return isZeros((x.source.node.inputs as readonly Value[])[0]);
+  return (
+    x?.source.kind === "constant" &&
+    x.source.tensor.data.length === 1 &&
+    Number(x.source.tensor.data[0]) === 0
+  );
+}

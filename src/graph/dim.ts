@@ -1,0 +1,131 @@
+import { GraphError } from "../errors.ts";
+
+/**
+ * A dimension: a number, or a polynomial in named symbols such as `batch`, `sequence`, `past + sequence`.
+ * Shapes stay symbolic through the whole graph, so that one session serves every batch shape.
+ */
+export type Dim = number | SymbolicDim;
+export type Shape = readonly Dim[];
+
+/** A polynomial with integer coefficients in canonical form: monomial ("a*b", "" for 1) -> coefficient. */
+export class SymbolicDim {
+  readonly terms: ReadonlyMap<string, number>;
+  readonly key: string;
+
+  private constructor(terms: Map<string, number>) {
+    this.terms = new Map([...terms].sort(([a], [b]) => (a < b ? -1 : 1)));
+    this.key = [...this.terms]
+      .map(([monomial, k]) => (monomial === "" ? `${k}` : k === 1 ? monomial : `${k}*${monomial}`))
+      .join(" + ");
+  }
+
+  /** The polynomial, or a plain number where it is constant. */
+  static from(terms: Map<string, number>): Dim {
+    for (const [monomial, coefficient] of terms) if (coefficient === 0) terms.delete(monomial);
+    if (terms.size === 0) return 0;
+    const constant = terms.get("");
+    return terms.size === 1 && constant !== undefined ? constant : new SymbolicDim(terms);
+  }
+
+  toString(): string {
+    return this.key;
+  }
+}
+
+/** The symbol called `name`; equal names are equal dimensions everywhere in a graph. */
+export const symbol = (name: string): Dim => SymbolicDim.from(new Map([[name, 1]]));
+
+const termsOf = (dim: Dim): ReadonlyMap<string, number> =>
+  typeof dim === "number" ? new Map([["", dim]]) : dim.terms;
+
+const factorsOf = (monomial: string): string[] => (monomial === "" ? [] : monomial.split("*"));
+
+export const dimEquals = (a: Dim, b: Dim): boolean =>
+  typeof a === "number" || typeof b === "number" ? a === b : a.key === b.key;
+
+export const shapeEquals = (a: Shape, b: Shape): boolean =>
+  a.length === b.length && a.every((dim, i) => dimEquals(dim, b[i]!));
+
+export function dimAdd(a: Dim, b: Dim): Dim {
+  if (typeof a === "number" && typeof b === "number") return a + b;
+  const sum = new Map(termsOf(a));
+  for (const [monomial, k] of termsOf(b)) sum.set(monomial, (sum.get(monomial) ?? 0) + k);
+  return SymbolicDim.from(sum);
+}
+
+export function dimMultiply(a: Dim, b: Dim): Dim {
+  if (typeof a === "number" && typeof b === "number") return a * b;
+  const product = new Map<string, number>();
+  for (const [left, k] of termsOf(a))
+    for (const [right, l] of termsOf(b)) {
+      const monomial = [...factorsOf(left), ...factorsOf(right)].sort().join("*");
+      product.set(monomial, (product.get(monomial) ?? 0) + k * l);
+    }
+  return SymbolicDim.from(product);
+}
+
+export const dimSubtract = (a: Dim, b: Dim): Dim => dimAdd(a, dimMultiply(b, -1));
+
+/** a / b for a divisor of one term; undefined unless the quotient is exact. */
+export function dimDivide(a: Dim, b: Dim): Dim | undefined {
+  const divisor = [...termsOf(b)];
+  if (divisor.length !== 1 || divisor[0]![1] === 0) return undefined;
+  const [monomial, k] = divisor[0]!;
+  const quotient = new Map<string, number>();
+  for (const [term, l] of termsOf(a)) {
+    const left = factorsOf(term);
+    for (const factor of factorsOf(monomial)) {
+      const at = left.indexOf(factor);
+      if (at < 0) return undefined;
+      left.splice(at, 1);
+    }
+    if (l % k !== 0) return undefined;
+    quotient.set(left.join("*"), l / k);
+  }
+  return SymbolicDim.from(quotient);
+}
+
+/** Number of elements. */
+export const dimProduct = (shape: Shape): Dim => shape.reduce<Dim>(dimMultiply, 1);
+
+/**
+ * The common dimension under ONNX (NumPy) broadcasting.
+ * Distinct symbols never broadcast: whether they agree is not known before the data is.
+ */
+function broadcastDim(a: Dim, b: Dim): Dim | undefined {
+  if (dimEquals(a, b) || b === 1) return a;
+  return a === 1 ? b : undefined;
+}
+
+/** Broadcast of shapes, aligned at the last axis. @throws GraphError where they do not agree. */
+export function broadcastShapes(a: Shape, b: Shape, where: string): Dim[] {
+  const rank = Math.max(a.length, b.length);
+  return Array.from({ length: rank }, (_, i) => {
+    const left = a[i - rank + a.length] ?? 1;
+    const right = b[i - rank + b.length] ?? 1;
+    const dim = broadcastDim(left, right);
+    if (dim === undefined)
+      throw new GraphError(`${where}: shapes ${formatShape(a)} and ${formatShape(b)} do not broadcast.`, {
+        code: "shape-mismatch",
+      });
+    return dim;
+  });
+}
+
+/** The numeric value of a dimension for known symbols. @throws GraphError for an unknown symbol. */
+export function evaluateDim(dim: Dim, symbols: ReadonlyMap<string, number>): number {
+  let total = 0;
+  for (const [monomial, k] of termsOf(dim)) {
+    let product = k;
+    for (const factor of factorsOf(monomial)) {
+      const value = symbols.get(factor);
+      if (value === undefined)
+        throw new GraphError(`The size of "${factor}" is not known.`, { code: "unbound-symbol" });
+      product *= value;
+    }
+    total += product;
+  }
+  return total;
+}
+
+export const formatShape = (shape: Shape): string => `[${shape.map(String).join(", ")}]`;

@@ -1,0 +1,29 @@
+export { gradients } from "./autodiff.ts";
+export {
+  type Dim,
+  dimAdd,
+  dimEquals,
+  dimMultiply,
+  dimProduct,
+  dimSubtract,
+  evaluateDim,
+  formatShape,
+  type Shape,
+  symbol,
+} from "./dim.ts";
+export { type Lowering, lower } from "./lower.ts";
+export { emit, type Port, type Program } from "./onnx/emit.ts";
+export * as op from "./ops/build.ts";
+export type { OpName } from "./ops/signatures.ts";
+export { nodesOf, reachable } from "./traverse.ts";
+export {
+  constant,
+  constantOf,
+  dimValue,
+  input,
+  type Node,
+  scalar,
+  Value,
+  type WeightStorage,
+  weight,
+} from "./value.ts";

@@ -1,0 +1,327 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { GraphError } from "../../errors.ts";
+import { byteSize, type DType, type Tensor } from "../../tensor/index.ts";
+import type { Dim, Shape } from "../dim.ts";
+import { reachable } from "../traverse.ts";
+import { type Node, scalar, type Value, type WeightStorage } from "../value.ts";
+import { type Encoding, encodings, type OnnxAttribute, onnxDataTypes } from "./encoding.ts";
+import {
+  type AttributeProto,
+  AttributeProto_AttributeType,
+  AttributeProtoSchema,
+  ModelProtoSchema,
+  type NodeProto,
+  NodeProtoSchema,
+  type TensorProto,
+  TensorProto_DataLocation,
+  TensorProtoSchema,
+  type ValueInfoProto,
+  ValueInfoProtoSchema,
+} from "./onnx_pb.ts";
+import { commonDirectory, relativeTo } from "./paths.ts";
+
+/** Opset of everything that is emitted; ONNX IR version 10 is the first that allows it with bfloat16 weights. */
+const OPSET = 20;
+const IR_VERSION = 10;
+
+/** One input or output of a program. */
+export type Port = { readonly name: string; readonly dtype: DType; readonly shape: Shape };
+
+/** A graph as ONNX Runtime takes it. */
+export type Program = {
+  /** The ONNX model: nodes and small constants, no weights. */
+  readonly model: Uint8Array;
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+  /** Directory that the weights' locations are relative to; undefined if no weight lies in a local file. */
+  readonly weightsDirectory: string | undefined;
+  /** Weights that lie in no local file, by the location that the model gives them. */
+  readonly memoryWeights: readonly { readonly location: string; readonly storage: WeightStorage }[];
+};
+
+/**
+ * Writes the graph that `outputs` reach as an ONNX model. Weights are referred to by file and offset, never copied;
+ * what the outputs do not depend on is left out.
+ * @throws GraphError if two inputs share a name, or a symbolic dimension belongs to no input.
+ */
+export function emit(outputs: Readonly<Record<string, Value>>): Program {
+  return new Emitter(reachable(Object.values(outputs))).program(outputs);
+}
+
+class Emitter {
+  private readonly nodes: NodeProto[] = [];
+  private readonly initializers: TensorProto[] = [];
+  private readonly names = new Map<Value, string>();
+  private readonly inputs = new Map<string, Value>();
+  private readonly constants = new Map<string, string>();
+  private readonly dimNames = new Map<string, string>();
+  private readonly memoryWeights: { location: string; storage: WeightStorage }[] = [];
+  private readonly weightsDirectory: string | undefined;
+  private readonly values: readonly Value[];
+
+  constructor(values: readonly Value[]) {
+    this.values = values;
+    const paths = values.flatMap(({ source }) =>
+      source.kind === "weight" && source.storage.path !== undefined ? [source.storage.path] : [],
+    );
+    this.weightsDirectory = paths.length > 0 ? commonDirectory(paths) : undefined;
+    for (const value of values) if (value.source.kind === "input") this.addInput(value.source.name, value);
+  }
+
+  program(outputs: Readonly<Record<string, Value>>): Program {
+    for (const value of this.values) this.name(value);
+    const named = Object.entries(outputs).map(([name, value]) => {
+      this.nodes.push(
+        create(NodeProtoSchema, { opType: "Identity", input: [this.name(value)], output: [name], name }),
+      );
+      return { name, dtype: value.dtype, shape: value.shape };
+    });
+    const inputs = [...this.inputs].map(([name, { dtype, shape }]) => ({ name, dtype, shape }));
+    const model = create(ModelProtoSchema, {
+      irVersion: BigInt(IR_VERSION),
+      producerName: "graft",
+      opsetImport: [
+        { domain: "", version: BigInt(OPSET) },
+        { domain: "com.microsoft", version: 1n },
+      ],
+      graph: {
+        name: "graft",
+        node: this.nodes,
+        initializer: this.initializers,
+        input: inputs.map(valueInfo),
+        output: named.map(valueInfo),
+      },
+    });
+    return {
+      model: toBinary(ModelProtoSchema, model),
+      inputs,
+      outputs: named,
+      weightsDirectory: this.weightsDirectory,
+      memoryWeights: this.memoryWeights,
+    };
+  }
+
+  private addInput(name: string, value: Value): void {
+    if (this.inputs.has(name))
+      throw new GraphError(`Two inputs are called "${name}".`, {
+        code: "duplicate-input",
+        details: { name },
+      });
+    this.inputs.set(name, value);
+    this.names.set(value, name);
+  }
+
+  /** Name of a value in the model; emits what it takes to have it. */
+  private name(value: Value): string {
+    const known = this.names.get(value);
+    if (known !== undefined) return known;
+    const name = this.define(value);
+    this.names.set(value, name);
+    return name;
+  }
+
+  private define(value: Value): string {
+    const { source } = value;
+    switch (source.kind) {
+      case "input":
+        return source.name;
+      case "constant":
+        return this.constant(source.tensor);
+      case "weight":
+        return this.weight(source.storage);
+      case "dim":
+        return this.squeezed(this.dim(source.dim));
+      case "node":
+        return this.node(source.node);
+    }
+  }
+
+  private fresh(prefix: string): string {
+    return `${prefix}_${this.nodes.length}`;
+  }
+
+  private emitNode(
+    opType: string,
+    input: string[],
+    encoding: Encoding = {},
+    output = this.fresh(opType),
+  ): string {
+    const attribute = Object.entries(encoding.attributes ?? {}).map(([name, value]) =>
+      attributeProto(name, value),
+    );
+    this.nodes.push(
+      create(NodeProtoSchema, {
+        opType,
+        domain: encoding.domain ?? "",
+        input,
+        output: [output],
+        attribute,
+        name: output,
+      }),
+    );
+    return output;
+  }
+
+  private node(node: Node): string {
+    const operands = (node.inputs as readonly (Value | undefined)[]).map((x) =>
+      x === undefined ? "" : this.name(x),
+    );
+    while (operands.at(-1) === "") operands.pop();
+    const encode = encodings[node.op] as (attributes: object, inputs: readonly unknown[]) => Encoding;
+    const encoding = encode(node.attributes, node.inputs);
+    const dims = (encoding.dims ?? []).map((shape) => this.dims(shape));
+    const dtype = (node.inputs[0] as Value).dtype;
+    const scalars = (encoding.scalars ?? []).map((value) => this.name(scalar(value, dtype)));
+    return this.emitNode(node.op, [...operands, ...dims, ...scalars], encoding);
+  }
+
+  private weight(storage: WeightStorage): string {
+    const { path, name } = storage;
+    const location =
+      path === undefined ? `memory/${this.memoryWeights.length}` : relativeTo(this.weightsDirectory!, path);
+    if (path === undefined) this.memoryWeights.push({ location, storage });
+    this.initializers.push(
+      create(TensorProtoSchema, {
+        name,
+        dataType: onnxDataTypes[storage.dtype],
+        dims: storage.shape.map(BigInt),
+        dataLocation: TensorProto_DataLocation.EXTERNAL,
+        externalData: [
+          { key: "location", value: location },
+          { key: "offset", value: String(path === undefined ? 0 : storage.byteOffset) },
+          { key: "length", value: String(storage.byteLength) },
+        ],
+      }),
+    );
+    return name;
+  }
+
+  /** A small tensor, kept inline; equal ones are kept once. */
+  private constant({ dtype, shape, data }: Tensor): string {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.length * byteSize(dtype));
+    const key = bytes.length <= 64 ? `${dtype}[${shape}]${bytes.join(",")}` : undefined;
+    const known = key === undefined ? undefined : this.constants.get(key);
+    if (known !== undefined) return known;
+    const name = `constant_${this.initializers.length}`;
+    this.initializers.push(
+      create(TensorProtoSchema, {
+        name,
+        dataType: onnxDataTypes[dtype],
+        dims: shape.map(BigInt),
+        rawData: bytes.slice(),
+      }),
+    );
+    if (key !== undefined) this.constants.set(key, name);
+    return name;
+  }
+
+  /** A one-dimensional int64 tensor of dimensions. */
+  private dims(shape: Shape): string {
+    if (shape.every((dim) => typeof dim === "number")) return this.int64s(shape as number[]);
+    const key = shape.map(String).join(", ");
+    const known = this.dimNames.get(key);
+    if (known !== undefined) return known;
+    const parts: string[] = [];
+    let run: number[] = [];
+    for (const dim of shape) {
+      if (typeof dim === "number") {
+        run.push(dim);
+        continue;
+      }
+      if (run.length > 0) parts.push(this.int64s(run));
+      run = [];
+      parts.push(this.dim(dim));
+    }
+    if (run.length > 0) parts.push(this.int64s(run));
+    const name =
+      parts.length === 1 ? parts[0]! : this.emitNode("Concat", parts, { attributes: { axis: { int: 0 } } });
+    this.dimNames.set(key, name);
+    return name;
+  }
+
+  private int64s(values: readonly number[]): string {
+    return this.constant({
+      dtype: "int64",
+      shape: [values.length],
+      data: BigInt64Array.from(values, BigInt),
+    });
+  }
+
+  /** A dimension as an int64 tensor of shape [1], computed from the shapes of the inputs. */
+  private dim(dim: Dim): string {
+    if (typeof dim === "number") return this.int64s([dim]);
+    const known = this.dimNames.get(dim.key);
+    if (known !== undefined) return known;
+    const terms = [...dim.terms].map(([monomial, k]) => {
+      const factors = monomial === "" ? [] : monomial.split("*").map((name) => this.symbol(name));
+      const all = k === 1 && factors.length > 0 ? factors : [this.int64s([k]), ...factors];
+      return all.reduce((a, b) => this.emitNode("Mul", [a, b]));
+    });
+    const name = terms.reduce((a, b) => this.emitNode("Add", [a, b]));
+    this.dimNames.set(dim.key, name);
+    return name;
+  }
+
+  /** The size of the axis of the first input that has this symbol. */
+  private symbol(symbolName: string): string {
+    const key = `symbol ${symbolName}`;
+    const known = this.dimNames.get(key);
+    if (known !== undefined) return known;
+    for (const [inputName, { shape }] of this.inputs) {
+      const axis = shape.findIndex((dim) => typeof dim !== "number" && dim.key === symbolName);
+      if (axis < 0) continue;
+      const attributes = { start: { int: axis }, end: { int: axis + 1 } };
+      const name = this.emitNode("Shape", [inputName], { attributes });
+      this.dimNames.set(key, name);
+      return name;
+    }
+    throw new GraphError(`No input has a dimension called "${symbolName}".`, { code: "unbound-symbol" });
+  }
+
+  private squeezed(name: string): string {
+    return this.emitNode("Squeeze", [name]);
+  }
+}
+
+function attributeProto(name: string, value: OnnxAttribute): AttributeProto {
+  if ("int" in value)
+    return create(AttributeProtoSchema, {
+      name,
+      type: AttributeProto_AttributeType.INT,
+      i: BigInt(value.int),
+    });
+  if ("float" in value)
+    return create(AttributeProtoSchema, { name, type: AttributeProto_AttributeType.FLOAT, f: value.float });
+  if ("ints" in value)
+    return create(AttributeProtoSchema, {
+      name,
+      type: AttributeProto_AttributeType.INTS,
+      ints: value.ints.map(BigInt),
+    });
+  return create(AttributeProtoSchema, {
+    name,
+    type: AttributeProto_AttributeType.STRING,
+    s: new TextEncoder().encode(value.string),
+  });
+}
+
+const valueInfo = ({ name, dtype, shape }: Port): ValueInfoProto =>
+  create(ValueInfoProtoSchema, {
+    name,
+    type: {
+      value: {
+        case: "tensorType",
+        value: {
+          elemType: onnxDataTypes[dtype],
+          shape: {
+            dim: shape.map((dim) => ({
+              value:
+                typeof dim === "number"
+                  ? { case: "dimValue" as const, value: BigInt(dim) }
+                  : { case: "dimParam" as const, value: dim.key },
+            })),
+          },
+        },
+      },
+    },
+  });

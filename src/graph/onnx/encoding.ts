@@ -1,0 +1,125 @@
+import type { DType } from "../../tensor/index.ts";
+import { type Dim, type Shape, shapeEquals } from "../dim.ts";
+import type { AttributesOf, InputsOf, OpName } from "../ops/signatures.ts";
+import { TensorProto_DataType } from "./onnx_pb.ts";
+
+/** An ONNX attribute. Integers and floats are told apart, since JavaScript does not. */
+export type OnnxAttribute =
+  | { readonly int: number }
+  | { readonly float: number }
+  | { readonly ints: readonly number[] }
+  | { readonly string: string };
+
+/** How an operator is written in ONNX: attributes, and inputs that follow the operands. */
+export type Encoding = {
+  readonly domain?: string;
+  readonly attributes?: Readonly<Record<string, OnnxAttribute>>;
+  /** One-dimensional int64 tensors, as dimensions; symbolic ones are computed at run time. */
+  readonly dims?: readonly Shape[];
+  /** Constant scalars, of the dtype of the first operand. */
+  readonly scalars?: readonly number[];
+};
+
+type Encode<Inputs, Attributes> = (attributes: Attributes, inputs: Inputs) => Encoding;
+type EncodeFor<Op extends OpName> = Encode<InputsOf<Op>, AttributesOf<Op>>;
+
+const int = (value: number | boolean): OnnxAttribute => ({ int: Number(value) });
+
+export const onnxDataTypes: { readonly [D in DType]: TensorProto_DataType } = {
+  float64: TensorProto_DataType.DOUBLE,
+  float32: TensorProto_DataType.FLOAT,
+  float16: TensorProto_DataType.FLOAT16,
+  bfloat16: TensorProto_DataType.BFLOAT16,
+  float8e4m3fn: TensorProto_DataType.FLOAT8E4M3FN,
+  float8e5m2: TensorProto_DataType.FLOAT8E5M2,
+  int64: TensorProto_DataType.INT64,
+  int32: TensorProto_DataType.INT32,
+  int16: TensorProto_DataType.INT16,
+  int8: TensorProto_DataType.INT8,
+  uint64: TensorProto_DataType.UINT64,
+  uint32: TensorProto_DataType.UINT32,
+  uint16: TensorProto_DataType.UINT16,
+  uint8: TensorProto_DataType.UINT8,
+  bool: TensorProto_DataType.BOOL,
+};
+
+const plain = (): Encoding => ({});
+const axisOnly = ({ axis }: { axis: number }): Encoding => ({ attributes: { axis: int(axis) } });
+const reduction: EncodeFor<"ReduceSum"> = ({ axes, keepdims }) => ({
+  attributes: { keepdims: int(keepdims) },
+  dims: [axes],
+});
+
+/**
+ * The shape input of Reshape, in the form that needs no run-time computation if there is one: 0 copies the input's
+ * dimension at the same place, one -1 stands for whatever is left.
+ */
+export function reshapeTarget(from: Shape, to: Shape): Shape {
+  const copied = to.map(
+    (dim, i): Dim => (typeof dim === "number" || !shapeEquals([dim], from.slice(i, i + 1)) ? dim : 0),
+  );
+  const unknown = copied.flatMap((dim, i) => (typeof dim === "number" ? [] : [i]));
+  return unknown.length === 1
+    ? copied.map((dim, i) => (i === unknown[0] ? -1 : dim))
+    : unknown.length === 0
+      ? copied
+      : to;
+}
+
+export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, AttributesOf<Op>> } = {
+  Add: plain,
+  Sub: plain,
+  Mul: plain,
+  Div: plain,
+  Pow: plain,
+  Neg: plain,
+  Sqrt: plain,
+  Exp: plain,
+  Log: plain,
+  Reciprocal: plain,
+  Sigmoid: plain,
+  Tanh: plain,
+  Erf: plain,
+  Relu: plain,
+  Cos: plain,
+  Sin: plain,
+  Identity: plain,
+  Gelu: ({ approximate }) => ({ attributes: { approximate: { string: approximate } } }),
+  Cast: ({ to }) => ({ attributes: { to: int(onnxDataTypes[to]) } }),
+  MatMul: plain,
+  Gemm: ({ alpha, beta, transA, transB }) => ({
+    attributes: { alpha: { float: alpha }, beta: { float: beta }, transA: int(transA), transB: int(transB) },
+  }),
+  Softmax: axisOnly,
+  Reshape: ({ shape }, [x]) => ({ dims: [reshapeTarget(x.shape, shape)] }),
+  Transpose: ({ perm }) => ({ attributes: { perm: { ints: perm } } }),
+  Expand: ({ shape }) => ({ dims: [shape] }),
+  Concat: axisOnly,
+  Slice: ({ axis, start, end }) => ({ dims: [[start], [end], [axis]] }),
+  Pad: ({ axis, before, after }, [x]) => {
+    const along = (dim: Dim): Dim[] => x.shape.map((_, i) => (i === axis ? dim : 0));
+    return { dims: [[...along(before), ...along(after)]] };
+  },
+  Range: () => ({ scalars: [1] }),
+  ReduceSum: reduction,
+  ReduceMean: reduction,
+  ReduceMax: reduction,
+  ReduceLogSumExp: reduction,
+  Gather: axisOnly,
+  GatherElements: axisOnly,
+  ScatterElements: ({ axis }) => ({ attributes: { axis: int(axis), reduction: { string: "add" } } }),
+  ScatterND: () => ({ attributes: { reduction: { string: "add" } } }),
+  Where: plain,
+  Equal: plain,
+  Less: plain,
+  LessOrEqual: plain,
+  Greater: plain,
+  GreaterOrEqual: plain,
+  And: plain,
+  Or: plain,
+  Not: plain,
+  SimplifiedLayerNormalization: ({ epsilon }) => ({
+    attributes: { axis: int(-1), epsilon: { float: epsilon }, stash_type: int(1) },
+  }),
+  RotaryEmbedding: () => ({ domain: "com.microsoft", attributes: { interleaved: int(false) } }),
+};

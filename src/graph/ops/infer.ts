@@ -1,0 +1,269 @@
+import { GraphError } from "../../errors.ts";
+import type { DType } from "../../tensor/index.ts";
+import {
+  broadcastShapes,
+  type Dim,
+  dimAdd,
+  dimEquals,
+  dimProduct,
+  dimSubtract,
+  formatShape,
+  type Shape,
+  shapeEquals,
+} from "../dim.ts";
+import type { Value } from "../value.ts";
+import type { AttributesOf, InputsOf, OpName } from "./signatures.ts";
+
+/** What is known of an output before it is computed. */
+export type ValueType = { readonly dtype: DType; readonly shape: Shape };
+type InferFrom<Inputs, Attributes> = (inputs: Inputs, attributes: Attributes) => ValueType;
+type Infer<Op extends OpName> = InferFrom<InputsOf<Op>, AttributesOf<Op>>;
+
+const floats: ReadonlySet<DType> = new Set(["float64", "float32", "float16", "bfloat16"]);
+export const isFloat = (dtype: DType): boolean => floats.has(dtype);
+
+const fail = (op: OpName, message: string): never => {
+  throw new GraphError(`${op}: ${message}`, { code: "shape-mismatch", details: { op } });
+};
+
+function requireSameDtype(op: OpName, ...values: Value[]): DType {
+  const dtype = values[0]!.dtype;
+  if (values.some((value) => value.dtype !== dtype))
+    fail(op, `dtypes differ (${values.map((value) => value.dtype).join(", ")}); cast them first.`);
+  return dtype;
+}
+
+function requireAxis(op: OpName, axis: number, shape: Shape): number {
+  if (!Number.isInteger(axis) || axis < 0 || axis >= shape.length)
+    fail(op, `axis ${axis} is outside ${formatShape(shape)}.`);
+  return axis;
+}
+
+const replaceAxis = (shape: Shape, axis: number, dim: Dim): Dim[] =>
+  shape.map((d, i) => (i === axis ? dim : d));
+
+const same: Infer<"Neg"> = ([x]) => ({ dtype: x.dtype, shape: x.shape });
+
+/** Unary on floats: shape and dtype stay. */
+const float =
+  (op: OpName): Infer<"Exp"> =>
+  ([x]) =>
+    isFloat(x.dtype) ? { dtype: x.dtype, shape: x.shape } : fail(op, `needs a float input, got ${x}.`);
+
+const arithmetic =
+  (op: OpName): Infer<"Add"> =>
+  ([a, b]) => ({ dtype: requireSameDtype(op, a, b), shape: broadcastShapes(a.shape, b.shape, op) });
+
+const comparison =
+  (op: OpName): Infer<"Less"> =>
+  ([a, b]) => {
+    requireSameDtype(op, a, b);
+    return { dtype: "bool", shape: broadcastShapes(a.shape, b.shape, op) };
+  };
+
+const logical =
+  (op: OpName): Infer<"And"> =>
+  ([a, b]) =>
+    requireSameDtype(op, a, b) === "bool"
+      ? { dtype: "bool", shape: broadcastShapes(a.shape, b.shape, op) }
+      : fail(op, `needs truth values, got ${a.dtype}.`);
+
+const reduction =
+  (op: OpName): Infer<"ReduceSum"> =>
+  ([x], { axes, keepdims }) => {
+    for (const axis of axes) requireAxis(op, axis, x.shape);
+    return {
+      dtype: x.dtype,
+      shape: x.shape.flatMap((dim, i) => (axes.includes(i) ? (keepdims ? [1] : []) : [dim])),
+    };
+  };
+
+const inferMatMul: Infer<"MatMul"> = ([a, b]) => {
+  const dtype = requireSameDtype("MatMul", a, b);
+  if (a.rank < 2 || b.rank < 2) fail("MatMul", `needs two axes or more, got ${a} and ${b}.`);
+  const [m, inner] = a.shape.slice(-2) as [Dim, Dim];
+  const [innerB, n] = b.shape.slice(-2) as [Dim, Dim];
+  if (!dimEquals(inner, innerB))
+    fail("MatMul", `inner sizes differ: ${formatShape(a.shape)} times ${formatShape(b.shape)}.`);
+  return { dtype, shape: [...broadcastShapes(a.shape.slice(0, -2), b.shape.slice(0, -2), "MatMul"), m, n] };
+};
+
+const inferGemm: Infer<"Gemm"> = ([a, b, c], { transA, transB }) => {
+  const dtype = requireSameDtype("Gemm", a, b, ...(c ? [c] : []));
+  if (a.rank !== 2 || b.rank !== 2) fail("Gemm", `needs two axes, got ${a} and ${b}.`);
+  const [m, inner] = transA ? [a.shape[1]!, a.shape[0]!] : [a.shape[0]!, a.shape[1]!];
+  const [innerB, n] = transB ? [b.shape[1]!, b.shape[0]!] : [b.shape[0]!, b.shape[1]!];
+  if (!dimEquals(inner, innerB))
+    fail(
+      "Gemm",
+      `inner sizes differ: ${formatShape(a.shape)}${transA ? "ᵀ" : ""} times ${formatShape(b.shape)}${transB ? "ᵀ" : ""}.`,
+    );
+  if (c && !shapeEquals(broadcastShapes([m, n], c.shape, "Gemm"), [m, n]))
+    fail("Gemm", `c ${formatShape(c.shape)} does not broadcast to ${formatShape([m, n])}.`);
+  return { dtype, shape: [m, n] };
+};
+
+const inferReshape: Infer<"Reshape"> = ([x], { shape }) =>
+  dimEquals(dimProduct(x.shape), dimProduct(shape))
+    ? { dtype: x.dtype, shape }
+    : fail("Reshape", `${formatShape(x.shape)} and ${formatShape(shape)} differ in size.`);
+
+const inferTranspose: Infer<"Transpose"> = ([x], { perm }) =>
+  perm.length === x.rank && new Set(perm).size === x.rank && perm.every((axis) => axis >= 0 && axis < x.rank)
+    ? { dtype: x.dtype, shape: perm.map((axis) => x.shape[axis]!) }
+    : fail("Transpose", `[${perm}] is no permutation of the axes of ${formatShape(x.shape)}.`);
+
+const inferExpand: Infer<"Expand"> = ([x], { shape }) =>
+  shapeEquals(broadcastShapes(x.shape, shape, "Expand"), shape)
+    ? { dtype: x.dtype, shape }
+    : fail("Expand", `${formatShape(x.shape)} does not expand to ${formatShape(shape)}.`);
+
+const inferConcat: Infer<"Concat"> = (inputs, { axis }) => {
+  const [first] = inputs as readonly [Value];
+  const dtype = requireSameDtype("Concat", ...inputs);
+  requireAxis("Concat", axis, first.shape);
+  for (const { shape } of inputs)
+    if (!shapeEquals(replaceAxis(shape, axis, 0), replaceAxis(first.shape, axis, 0)))
+      fail("Concat", `${formatShape(first.shape)} and ${formatShape(shape)} differ outside axis ${axis}.`);
+  return { dtype, shape: replaceAxis(first.shape, axis, inputs.map((x) => x.shape[axis]!).reduce(dimAdd)) };
+};
+
+const inferSlice: Infer<"Slice"> = ([x], { axis, start, end }) => {
+  requireAxis("Slice", axis, x.shape);
+  return { dtype: x.dtype, shape: replaceAxis(x.shape, axis, dimSubtract(end, start)) };
+};
+
+const inferPad: Infer<"Pad"> = ([x], { axis, before, after }) => {
+  requireAxis("Pad", axis, x.shape);
+  return { dtype: x.dtype, shape: replaceAxis(x.shape, axis, dimAdd(dimAdd(before, x.shape[axis]!), after)) };
+};
+
+const inferGather: Infer<"Gather"> = ([data, indices], { axis }) => {
+  requireAxis("Gather", axis, data.shape);
+  return {
+    dtype: data.dtype,
+    shape: [...data.shape.slice(0, axis), ...indices.shape, ...data.shape.slice(axis + 1)],
+  };
+};
+
+const inferGatherElements: Infer<"GatherElements"> = ([data, indices], { axis }) => {
+  requireAxis("GatherElements", axis, data.shape);
+  if (!shapeEquals(replaceAxis(data.shape, axis, 0), replaceAxis(indices.shape, axis, 0)))
+    fail(
+      "GatherElements",
+      `${formatShape(indices.shape)} does not index axis ${axis} of ${formatShape(data.shape)}.`,
+    );
+  return { dtype: data.dtype, shape: indices.shape };
+};
+
+const inferScatterElements: Infer<"ScatterElements"> = ([data, indices, updates], attributes) => {
+  inferGatherElements([data, indices], attributes);
+  requireSameDtype("ScatterElements", data, updates);
+  if (!shapeEquals(indices.shape, updates.shape))
+    fail(
+      "ScatterElements",
+      `updates ${formatShape(updates.shape)} and indices ${formatShape(indices.shape)} differ.`,
+    );
+  return { dtype: data.dtype, shape: data.shape };
+};
+
+const inferScatterND: Infer<"ScatterND"> = ([data, indices, updates]) => {
+  requireSameDtype("ScatterND", data, updates);
+  if (indices.shape.at(-1) !== 1)
+    fail("ScatterND", `indices must end in an axis of 1, got ${formatShape(indices.shape)}.`);
+  const expected = [...indices.shape.slice(0, -1), ...data.shape.slice(1)];
+  if (!shapeEquals(updates.shape, expected))
+    fail("ScatterND", `updates have shape ${formatShape(updates.shape)}, expected ${formatShape(expected)}.`);
+  return { dtype: data.dtype, shape: data.shape };
+};
+
+const inferWhere: Infer<"Where"> = ([condition, a, b]) => {
+  if (condition.dtype !== "bool") fail("Where", `the condition is ${condition.dtype}, not bool.`);
+  const branches = broadcastShapes(a.shape, b.shape, "Where");
+  return {
+    dtype: requireSameDtype("Where", a, b),
+    shape: broadcastShapes(condition.shape, branches, "Where"),
+  };
+};
+
+const inferNorm: Infer<"SimplifiedLayerNormalization"> = ([x, scale]) =>
+  shapeEquals(scale.shape, x.shape.slice(-1))
+    ? { dtype: requireSameDtype("SimplifiedLayerNormalization", x, scale), shape: x.shape }
+    : fail(
+        "SimplifiedLayerNormalization",
+        `scale ${formatShape(scale.shape)} does not fit ${formatShape(x.shape)}.`,
+      );
+
+const inferRotary: Infer<"RotaryEmbedding"> = ([x, positions, cos, sin]) => {
+  if (x.rank !== 4)
+    fail("RotaryEmbedding", `needs [batch, heads, sequence, size], got ${formatShape(x.shape)}.`);
+  const [batch, , sequence, size] = x.shape as [Dim, Dim, Dim, Dim];
+  if (!shapeEquals(positions.shape, [batch, sequence]))
+    fail(
+      "RotaryEmbedding",
+      `positions are ${formatShape(positions.shape)}, expected ${formatShape([batch, sequence])}.`,
+    );
+  for (const table of [cos, sin])
+    if (table.rank !== 2 || typeof size !== "number" || table.shape[1] !== size / 2)
+      fail("RotaryEmbedding", `the table ${formatShape(table.shape)} does not fit a head size of ${size}.`);
+  return { dtype: requireSameDtype("RotaryEmbedding", x, cos, sin), shape: x.shape };
+};
+
+/** Output type of every operator, or a GraphError that names the operator and the shapes. */
+export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, AttributesOf<Op>> } = {
+  Add: arithmetic("Add"),
+  Sub: arithmetic("Sub"),
+  Mul: arithmetic("Mul"),
+  Div: arithmetic("Div"),
+  Pow: arithmetic("Pow"),
+  Neg: same,
+  Sqrt: float("Sqrt"),
+  Exp: float("Exp"),
+  Log: float("Log"),
+  Reciprocal: float("Reciprocal"),
+  Sigmoid: float("Sigmoid"),
+  Tanh: float("Tanh"),
+  Erf: float("Erf"),
+  Relu: same,
+  Cos: float("Cos"),
+  Sin: float("Sin"),
+  Identity: same,
+  Gelu: ([x]) => float("Gelu")([x], {}),
+  Cast: ([x], { to }) => ({ dtype: to, shape: x.shape }),
+  MatMul: inferMatMul,
+  Gemm: inferGemm,
+  Softmax: ([x], { axis }) => {
+    requireAxis("Softmax", axis, x.shape);
+    return { dtype: x.dtype, shape: x.shape };
+  },
+  Reshape: inferReshape,
+  Transpose: inferTranspose,
+  Expand: inferExpand,
+  Concat: inferConcat,
+  Slice: inferSlice,
+  Pad: inferPad,
+  Range: ([start, limit], { length }) => ({
+    dtype: requireSameDtype("Range", start, limit),
+    shape: [length],
+  }),
+  ReduceSum: reduction("ReduceSum"),
+  ReduceMean: reduction("ReduceMean"),
+  ReduceMax: reduction("ReduceMax"),
+  ReduceLogSumExp: reduction("ReduceLogSumExp"),
+  Gather: inferGather,
+  GatherElements: inferGatherElements,
+  ScatterElements: inferScatterElements,
+  ScatterND: inferScatterND,
+  Where: inferWhere,
+  Equal: comparison("Equal"),
+  Less: comparison("Less"),
+  LessOrEqual: comparison("LessOrEqual"),
+  Greater: comparison("Greater"),
+  GreaterOrEqual: comparison("GreaterOrEqual"),
+  And: logical("And"),
+  Or: logical("Or"),
+  Not: ([x]) =>
+    x.dtype === "bool" ? { dtype: "bool", shape: x.shape } : fail("Not", `needs a truth value, got ${x}.`),
+  SimplifiedLayerNormalization: inferNorm,
+  RotaryEmbedding: inferRotary,
+};

@@ -1,0 +1,87 @@
+import type { DType } from "../../tensor/index.ts";
+import type { Dim } from "../dim.ts";
+import type { Value } from "../value.ts";
+
+type Op<Inputs extends readonly (Value | undefined)[], Attributes extends object = object> = {
+  inputs: Inputs;
+  attributes: Attributes;
+};
+type Unary = Op<readonly [x: Value]>;
+type Binary = Op<readonly [a: Value, b: Value]>;
+type Reduction = Op<readonly [x: Value], { readonly axes: readonly number[]; readonly keepdims: boolean }>;
+
+/**
+ * Every operator of a graph, with ONNX's names and meanings (opset 20, and ONNX Runtime's own where noted).
+ * What ONNX takes as a constant input (a shape, axes, slice bounds) is an attribute here: it is known when the graph
+ * is built, up to symbolic dimensions, and emission turns it into a tensor. All axes are non-negative.
+ */
+export type OpSignatures = {
+  Add: Binary;
+  Sub: Binary;
+  Mul: Binary;
+  Div: Binary;
+  Pow: Binary;
+  Neg: Unary;
+  Sqrt: Unary;
+  Exp: Unary;
+  Log: Unary;
+  Reciprocal: Unary;
+  Sigmoid: Unary;
+  Tanh: Unary;
+  Erf: Unary;
+  Relu: Unary;
+  Cos: Unary;
+  Sin: Unary;
+  Identity: Unary;
+  Gelu: Op<readonly [x: Value], { readonly approximate: "none" | "tanh" }>;
+  Cast: Op<readonly [x: Value], { readonly to: DType }>;
+
+  MatMul: Binary;
+  /** y = alpha · op(a) op(b) + beta · c, all two-dimensional; c broadcasts. */
+  Gemm: Op<
+    readonly [a: Value, b: Value, c: Value | undefined],
+    { readonly alpha: number; readonly beta: number; readonly transA: boolean; readonly transB: boolean }
+  >;
+  Softmax: Op<readonly [x: Value], { readonly axis: number }>;
+
+  Reshape: Op<readonly [x: Value], { readonly shape: readonly Dim[] }>;
+  Transpose: Op<readonly [x: Value], { readonly perm: readonly number[] }>;
+  Expand: Op<readonly [x: Value], { readonly shape: readonly Dim[] }>;
+  Concat: Op<readonly Value[], { readonly axis: number }>;
+  Slice: Op<readonly [x: Value], { readonly axis: number; readonly start: Dim; readonly end: Dim }>;
+  /** Zeros before and after along one axis. */
+  Pad: Op<readonly [x: Value], { readonly axis: number; readonly before: Dim; readonly after: Dim }>;
+  /** start, start + 1, … up to but not including limit. */
+  Range: Op<readonly [start: Value, limit: Value], { readonly length: Dim }>;
+
+  ReduceSum: Reduction;
+  ReduceMean: Reduction;
+  ReduceMax: Reduction;
+  ReduceLogSumExp: Reduction;
+
+  Gather: Op<readonly [data: Value, indices: Value], { readonly axis: number }>;
+  GatherElements: Op<readonly [data: Value, indices: Value], { readonly axis: number }>;
+  /** Copy of data with updates added at indices along one axis. */
+  ScatterElements: Op<readonly [data: Value, indices: Value, updates: Value], { readonly axis: number }>;
+  /** Copy of data with rows of updates added; indices [..., 1] choose along axis 0. */
+  ScatterND: Op<readonly [data: Value, indices: Value, updates: Value]>;
+
+  Where: Op<readonly [condition: Value, a: Value, b: Value]>;
+  Equal: Binary;
+  Less: Binary;
+  LessOrEqual: Binary;
+  Greater: Binary;
+  GreaterOrEqual: Binary;
+  And: Binary;
+  Or: Binary;
+  Not: Unary;
+
+  /** ONNX Runtime: x / sqrt(mean(x²) + epsilon) · scale over the last axis. */
+  SimplifiedLayerNormalization: Op<readonly [x: Value, scale: Value], { readonly epsilon: number }>;
+  /** com.microsoft: rotates halves of x [batch, heads, sequence, size] by the angles of rows `positions` of cos, sin. */
+  RotaryEmbedding: Op<readonly [x: Value, positions: Value, cos: Value, sin: Value]>;
+};
+
+export type OpName = keyof OpSignatures;
+export type InputsOf<Op extends OpName> = OpSignatures[Op]["inputs"];
+export type AttributesOf<Op extends OpName> = OpSignatures[Op]["attributes"];

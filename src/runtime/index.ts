@@ -1,0 +1,10 @@
+export type {
+  Device,
+  Engine,
+  EngineOptions,
+  Feeds,
+  ResidentTensor,
+  RunOptions,
+  RunResult,
+  Session,
+} from "./types.ts";

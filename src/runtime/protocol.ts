@@ -1,0 +1,43 @@
+import type { DType, Tensor } from "../tensor/index.ts";
+import type { Device } from "./types.ts";
+
+/** Messages between the engine and its thread. Every request has one reply with the same id. */
+export type WireTensor = Tensor | { readonly resident: number };
+
+export type Request =
+  | { readonly type: "devices" }
+  | {
+      readonly type: "create";
+      readonly model: Uint8Array;
+      readonly device: Device;
+      readonly threads: number;
+      readonly weightsDirectory: string | undefined;
+      readonly memoryWeights: readonly { readonly location: string; readonly bytes: Uint8Array }[];
+    }
+  | {
+      readonly type: "run";
+      readonly session: number;
+      readonly feeds: Readonly<Record<string, WireTensor>>;
+      readonly keep: readonly string[];
+    }
+  | { readonly type: "release"; readonly resident: number }
+  | { readonly type: "close"; readonly session: number };
+
+export type ResidentInfo = {
+  readonly resident: number;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+};
+
+export type ReplyOf = {
+  devices: { readonly name: Device; readonly bundled: boolean }[];
+  create: { readonly session: number };
+  run: { readonly outputs: Record<string, Tensor>; readonly kept: Record<string, ResidentInfo> };
+  release: null;
+  close: null;
+};
+
+export type RequestMessage = { readonly id: number; readonly request: Request };
+export type ReplyMessage =
+  | { readonly id: number; readonly reply: ReplyOf[Request["type"]] }
+  | { readonly id: number; readonly error: { readonly message: string; readonly code: string } };
