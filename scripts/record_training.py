@@ -4,17 +4,20 @@
 
 Floats are written as 32-bit patterns, so that comparisons can be bit for bit.
 """
+import dataclasses
 import json
 import pathlib
 import platform
 import struct
 import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 import transformers
 from transformers import get_scheduler
-from transformers.trainer_callback import TrainerState
+from transformers.trainer_callback import EarlyStoppingCallback, TrainerState
+from transformers.trainer_utils import rotate_checkpoints
 
 OUT = pathlib.Path(__file__).parent.parent / "test" / "vectors" / "training"
 SEED = 20260
@@ -159,6 +162,59 @@ def trainer_state():
     return json.loads(path.read_text())
 
 
+def early_stopping():
+    """Where transformers' EarlyStoppingCallback stops, with the trainer's order: callback first, then best_metric."""
+    cases = []
+    for patience, min_delta, losses in [
+        (1, 0.0, [3, 2, 1, 1, 0]),
+        (2, 0.0, [3, 2, 2.5, 2.2, 1]),
+        (2, 0.0, [3, 4, 2, 4, 1, 5, 6]),
+        (3, 0.5, [3, 2.75, 2.5, 2.25, 2, 1]),
+        (2, 0.5, [3, 2.75, 2.0, 1.75, 1.5]),
+        (1, 0.25, [1, 0.75, 0.5]),
+        (2, 0.0, [1, 1, 1]),
+        (5, 0.0, [2, 1]),
+    ]:
+        args = SimpleNamespace(metric_for_best_model="loss", greater_is_better=False, save_strategy="no")
+        trainer = SimpleNamespace(args=args, state=SimpleNamespace(best_metric=None, global_step=0))
+        control = SimpleNamespace(should_training_stop=False)
+        callback = EarlyStoppingCallback(patience, min_delta)
+        stops_at = None
+        for i, loss in enumerate(losses):
+            metrics = {"eval_loss": float(loss)}
+            callback.on_evaluate(args, trainer.state, control, metrics)
+            transformers.Trainer._determine_best_metric(trainer, metrics, None)
+            if control.should_training_stop and stops_at is None:
+                stops_at = i
+        cases.append(dict(patience=patience, minDelta=min_delta, losses=losses, stopsAt=stops_at, best=trainer.state.best_metric))
+    return cases
+
+
+def rotation():
+    cases = []
+    for steps, limit, best in [
+        ([1, 2, 3], None, None), ([1, 2, 3], 2, None), ([9, 10, 100], 1, None), ([1, 2, 3], 1, 1), ([1, 2, 3], 1, 3),
+        ([1, 2, 3, 4, 5], 3, 2), ([1, 2, 3, 4, 5], 3, 1), ([1, 2], 5, 1), ([], 1, None), ([5, 10, 15, 20], 2, 10),
+    ]:
+        with tempfile.TemporaryDirectory() as folder:
+            for step in steps:
+                pathlib.Path(folder, f"checkpoint-{step}").mkdir()
+            best_path = None if best is None else f"{folder}/checkpoint-{best}"
+            rotate_checkpoints(folder, limit, best_path)
+            left = sorted(int(p.name.split("-")[1]) for p in pathlib.Path(folder).iterdir())
+        cases.append(dict(steps=steps, limit=limit, best=best, left=left))
+    return cases
+
+
+def training_arguments():
+    """Defaults of TrainingArguments that are plain values."""
+    values = {}
+    for field in dataclasses.fields(transformers.TrainingArguments):
+        if field.default is not dataclasses.MISSING and isinstance(field.default, (int, float, str, bool)):
+            values[field.name] = field.default
+    return values
+
+
 def tensorboard():
     """Event file records, by Google's protobuf with the messages of tensorflow's event.proto and summary.proto."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -230,6 +286,9 @@ write("clip-grad-norm.json", clip())
 write("schedules.json", schedules())
 write("decay-names.json", decay_names())
 write("tensorboard.json", tensorboard())
+write("early-stopping.json", early_stopping())
+write("rotation.json", rotation())
+write("training-arguments.json", training_arguments())
 write("trainer-state.json", trainer_state())
 (OUT / "manifest.json").write_text(
     json.dumps(

@@ -1,0 +1,99 @@
+/** Returned by a callback to end training after the current step; everything is saved as at a normal end. */
+// biome-ignore lint/suspicious/noConfusingVoidType: a callback that returns nothing must fit
+export type CallbackResult = "stop" | void;
+
+type Awaitable<T> = T | Promise<T>;
+
+export type TrainBegin = {
+  /** Optimizer steps done before, by the run being resumed; 0 for a new run. */
+  step: number;
+  /** Optimizer steps at which training will end. */
+  totalSteps: number;
+  /** Epochs that makes, possibly not whole. */
+  totalEpochs: number;
+  examples: number;
+  trainableParameters: number;
+};
+
+/** One optimizer step, that is, `gradientAccumulationSteps` batches. */
+export type StepEnd = {
+  /** Optimizer steps done, this one included. */
+  step: number;
+  /** Share of the data seen, e.g. 1.5 in the middle of the second epoch. */
+  epoch: number;
+  /** Mean loss per label token, nats. */
+  loss: number;
+  /** Joint 2-norm of the gradients, before clipping. */
+  gradNorm: number;
+  /** Rate used in this step. */
+  learningRate: number;
+  /** Tokens in this step's batches, without padding. */
+  tokens: number;
+  /** Wall time of this step, seconds. */
+  seconds: number;
+  tokensPerSecond: number;
+};
+
+export type Evaluation = {
+  step: number;
+  epoch: number;
+  /** Mean loss per label token, nats. */
+  loss: number;
+  /** exp(loss). */
+  perplexity: number;
+  /** Label tokens the loss is the mean of. */
+  labelTokens: number;
+  /** Wall time, seconds. */
+  seconds: number;
+  /** Whether this is the lowest loss so far. */
+  best: boolean;
+};
+
+export type Saved = {
+  step: number;
+  /** Where it lies: a folder, or the name the caller's store uses. */
+  location: string;
+};
+
+export type TrainEnd = {
+  step: number;
+  epoch: number;
+  /** Why training ended. */
+  reason: "finished" | "early-stopping" | "callback" | "aborted";
+  /** Mean training loss over the steps of this run; NaN if it made none. */
+  loss: number;
+  /** Wall time of this run, seconds. */
+  seconds: number;
+  best?: { step: number; loss: number };
+};
+
+/** What happens, by the name of the callback that hears of it. */
+export type TrainingEvents = {
+  onTrainBegin: TrainBegin;
+  onStepEnd: StepEnd;
+  onEvaluate: Evaluation;
+  onSave: Saved;
+  onTrainEnd: TrainEnd;
+};
+
+/**
+ * Watches training. Each function is awaited before training goes on, and what it throws ends training;
+ * return `"stop"` to end it in good order.
+ */
+export type TrainerCallback = {
+  [Name in keyof TrainingEvents]?: (event: TrainingEvents[Name]) => Awaitable<CallbackResult>;
+};
+
+/**
+ * Tells all callbacks, one after the other, in order.
+ * @returns whether any of them asked to stop; the others hear of the event all the same.
+ */
+export async function notify<Name extends keyof TrainingEvents>(
+  callbacks: readonly TrainerCallback[],
+  name: Name,
+  event: TrainingEvents[Name],
+): Promise<boolean> {
+  let stop = false;
+  for (const callback of callbacks) if ((await callback[name]?.(event)) === "stop") stop = true;
+  return stop;
+}

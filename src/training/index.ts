@@ -1,0 +1,48 @@
+export {
+  type CallbackResult,
+  type Evaluation,
+  notify,
+  type Saved,
+  type StepEnd,
+  type TrainBegin,
+  type TrainEnd,
+  type TrainerCallback,
+  type TrainingEvents,
+} from "./callbacks.ts";
+export {
+  checkpointFiles,
+  checkpointName,
+  checkpointStep,
+  checkpointsToDelete,
+  latestCheckpoint,
+  sortCheckpoints,
+} from "./checkpoints.ts";
+export { type ClipGradNormOptions, clipGradNorm } from "./clip-grad-norm.ts";
+export { EarlyStopping, type EarlyStoppingOptions, type EarlyStoppingState } from "./early-stopping.ts";
+export { keepMetricsLines, type MetricsWriter, metricsLine } from "./metrics.ts";
+export { AdamW, type AdamWOptions, decaysWeight, type TensorMap } from "./optimizers.ts";
+export {
+  optionsFingerprint,
+  resolveTrainingOptions,
+  type TrainingOptions,
+  type TrainingOptionsInput,
+  trainingOptionsSchema,
+} from "./options.ts";
+export {
+  getScheduler,
+  getWarmupSteps,
+  type Schedule,
+  type ScheduleOptions,
+  type SchedulerType,
+  schedulerTypes,
+} from "./schedules.ts";
+export {
+  assertResumable,
+  fingerprintDifferences,
+  type HistoryEntry,
+  type JsonValue,
+  parseTrainerState,
+  serializeTrainerState,
+  type TrainerState,
+} from "./state.ts";
+export { encodeFileStart, encodeScalars, frameRecord } from "./tensorboard.ts";

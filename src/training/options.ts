@@ -1,0 +1,272 @@
+import { z } from "zod";
+import { nearest, TrainingError } from "../errors.ts";
+import { schedulerTypes } from "./schedules.ts";
+import type { JsonValue } from "./state.ts";
+
+const number = (expectation: string, accepts: (value: number) => boolean) =>
+  z.custom<number>((value) => typeof value === "number" && accepts(value), {
+    error: `must be ${expectation}`,
+  });
+const atLeast0 = () => number("a finite number of at least 0", (n) => n >= 0 && n < Infinity);
+const above0 = () => number("a finite number greater than 0", (n) => n > 0 && n < Infinity);
+const fraction = () => number("at least 0 and less than 1", (n) => n >= 0 && n < 1);
+const count = (minimum: number) =>
+  number(`a whole number of at least ${minimum}`, (n) => Number.isSafeInteger(n) && n >= minimum);
+const boolean = () => z.boolean({ error: "must be true or false" });
+const choice = <const T extends readonly string[]>(...values: T) =>
+  z.enum(values, { error: `must be ${values.map((value) => `"${value}"`).join(" or ")}` });
+
+/**
+ * Options of training, named as in transformers' TrainingArguments, in camelCase; `batchSize` and
+ * `evalBatchSize` stand for `per_device_train_batch_size` and `per_device_eval_batch_size`. Defaults are
+ * transformers' too, except where the description says otherwise. Each description is also the help text.
+ */
+export const trainingOptionsSchema = z.strictObject({
+  learningRate: above0()
+    .default(2e-4)
+    .describe("Peak learning rate. 2e-4 suits LoRA; transformers' 5e-5 is meant for training all weights."),
+  weightDecay: atLeast0().default(0).describe("Weight decay of AdamW; biases and norm weights are exempt."),
+  adamBeta1: fraction().default(0.9).describe("Decay rate of AdamW's mean of gradients."),
+  adamBeta2: fraction().default(0.999).describe("Decay rate of AdamW's mean of squared gradients."),
+  adamEpsilon: atLeast0().default(1e-8).describe("Added to AdamW's denominator."),
+  maxGradNorm: atLeast0()
+    .default(1)
+    .describe("Gradients are scaled down to this joint 2-norm; 0 turns that off."),
+  lrSchedulerType: choice(...schedulerTypes)
+    .default("linear")
+    .describe("How the learning rate changes: constant, or falling to 0 along a line or a half cosine."),
+  warmupSteps: count(0).default(0).describe("Optimizer steps over which the learning rate rises from 0."),
+  warmupRatio: fraction().default(0).describe("The same as a share of all steps; give one of the two."),
+  numTrainEpochs: above0().default(3).describe("Passes over the data; 0.5 is half of one."),
+  maxSteps: count(1).optional().describe("Optimizer steps to make, instead of numTrainEpochs."),
+  batchSize: count(1).default(8).describe("Examples per batch."),
+  evalBatchSize: count(1).optional().describe("Examples per batch in evaluation. Default: batchSize."),
+  gradientAccumulationSteps: count(1)
+    .default(1)
+    .describe("Batches whose gradients are summed before the weights change once."),
+  evalStrategy: choice("no", "steps", "epoch")
+    .optional()
+    .describe(
+      'When to evaluate. Default: "steps" if evalSteps is given, else "epoch", given evaluation data.',
+    ),
+  evalSteps: count(1).optional().describe("Optimizer steps between evaluations."),
+  saveStrategy: choice("no", "steps", "epoch")
+    .optional()
+    .describe('When to save. Default: "steps" if saveSteps is given, else "epoch", given outputDir.'),
+  saveSteps: count(1).optional().describe("Optimizer steps between checkpoints."),
+  saveTotalLimit: count(1)
+    .optional()
+    .describe("Checkpoints to keep; the latest and the best are always kept. Default: all."),
+  outputDir: z
+    .string({ error: "must be the path of a folder" })
+    .min(1, "must be the path of a folder")
+    .optional()
+    .describe("Folder for checkpoints and the trained adapter. Without it nothing is saved."),
+  loadBestModelAtEnd: boolean()
+    .default(false)
+    .describe("End with the weights of the lowest evaluation loss rather than the last ones."),
+  earlyStoppingPatience: count(1)
+    .optional()
+    .describe("Stop after this many evaluations without a lower loss. Default: never."),
+  earlyStoppingThreshold: atLeast0()
+    .default(0)
+    .describe("How much lower the loss must be to count, for earlyStoppingPatience."),
+  loggingSteps: count(1).default(10).describe("Optimizer steps between log entries (transformers: 500)."),
+  seed: number("a whole number from 0 to 2³² − 1", (n) => Number.isInteger(n) && n >= 0 && n < 2 ** 32)
+    .default(42)
+    .describe("Seed of initial weights, order of examples and dropout."),
+  shuffle: boolean().default(true).describe("Visit the examples in a new random order every epoch."),
+  groupByLength: boolean()
+    .default(false)
+    .describe("Put examples of similar length into the same batch: less padding, a less random order."),
+  maxLength: count(2)
+    .optional()
+    .describe("Longest example, in tokens; longer ones are cut. Default: the model's limit."),
+});
+
+/** Options as given: everything may be left out. */
+export type TrainingOptionsInput = z.input<typeof trainingOptionsSchema>;
+
+type Parsed = z.output<typeof trainingOptionsSchema>;
+type Strategy = "no" | "steps" | "epoch";
+
+/** Options with every default filled in. */
+export type TrainingOptions = Omit<Parsed, "evalBatchSize" | "evalStrategy" | "saveStrategy"> & {
+  evalBatchSize: number;
+  evalStrategy: Strategy;
+  saveStrategy: Strategy;
+};
+
+/**
+ * Checks options and fills in defaults.
+ * @param hasEvalData whether there is data to evaluate on; without it nothing is evaluated, and options that
+ * need an evaluation are a mistake.
+ * @throws TrainingError with everything that is wrong or contradictory, and what to write instead;
+ * `details.problems` has the list.
+ */
+export function resolveTrainingOptions(
+  input: TrainingOptionsInput,
+  { hasEvalData }: { hasEvalData: boolean },
+): TrainingOptions {
+  const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined));
+  const result = trainingOptionsSchema.safeParse(given);
+  const problems = result.success ? [] : result.error.issues.flatMap((issue) => describe(issue, given));
+  if (!result.success) throw invalid(problems);
+
+  const has = (...names: (keyof TrainingOptionsInput)[]) => names.filter((name) => name in given);
+  const parsed = result.data;
+  const { loadBestModelAtEnd, outputDir } = parsed;
+  if (has("warmupSteps").length > 0 && has("warmupRatio").length > 0)
+    problems.push("warmupSteps and warmupRatio say the same thing twice; give one of them");
+  if (has("maxSteps").length > 0 && has("numTrainEpochs").length > 0)
+    problems.push("maxSteps and numTrainEpochs both say when to end; give one of them");
+
+  const needEval = has("evalSteps", "earlyStoppingPatience");
+  if (loadBestModelAtEnd) needEval.push("loadBestModelAtEnd");
+  if (parsed.evalStrategy !== undefined && parsed.evalStrategy !== "no") needEval.push("evalStrategy");
+  if (!hasEvalData && needEval.length > 0)
+    problems.push(
+      `${needEval.join(", ")} need${needEval.length === 1 ? "s" : ""} evaluation data; pass evalDataset`,
+    );
+  if (hasEvalData && parsed.evalStrategy === "no" && needEval.length > 0)
+    problems.push(`${needEval.join(", ")} cannot work with evalStrategy "no"; use "steps" or "epoch"`);
+  if (has("earlyStoppingThreshold").length > 0 && has("earlyStoppingPatience").length === 0)
+    problems.push("earlyStoppingThreshold has no effect without earlyStoppingPatience; set that too");
+  const evalStrategy: Strategy = hasEvalData
+    ? (parsed.evalStrategy ?? (parsed.evalSteps === undefined ? "epoch" : "steps"))
+    : "no";
+  problems.push(
+    ...strategyProblems("eval", hasEvalData ? evalStrategy : parsed.evalStrategy, parsed.evalSteps),
+  );
+
+  const needOutput = has("saveSteps", "saveTotalLimit");
+  if (parsed.saveStrategy !== undefined && parsed.saveStrategy !== "no") needOutput.push("saveStrategy");
+  if (outputDir === undefined && needOutput.length > 0)
+    problems.push(
+      `${needOutput.join(", ")} need${needOutput.length === 1 ? "s" : ""} a folder to save to; set outputDir`,
+    );
+  const followEval = loadBestModelAtEnd && has("saveSteps", "saveStrategy").length === 0;
+  const saveSteps = followEval ? parsed.evalSteps : parsed.saveSteps;
+  const saveStrategy: Strategy =
+    outputDir === undefined
+      ? "no"
+      : followEval
+        ? evalStrategy
+        : (parsed.saveStrategy ?? (saveSteps === undefined ? "epoch" : "steps"));
+  if (outputDir !== undefined) problems.push(...strategyProblems("save", saveStrategy, saveSteps));
+  if (saveStrategy === "no" && outputDir !== undefined && has("saveTotalLimit").length > 0)
+    problems.push('saveTotalLimit has no effect with saveStrategy "no"; leave one of them out');
+  if (loadBestModelAtEnd && hasEvalData && saveStrategy !== "no") {
+    if (saveStrategy !== evalStrategy)
+      problems.push(
+        `loadBestModelAtEnd needs every evaluated model saved, but evalStrategy is "${evalStrategy}" and ` +
+          `saveStrategy "${saveStrategy}"; make them equal`,
+      );
+    else if (saveStrategy === "steps" && saveSteps! % parsed.evalSteps! !== 0)
+      problems.push(
+        `loadBestModelAtEnd needs saveSteps (${saveSteps}) to be a multiple of evalSteps (${parsed.evalSteps})`,
+      );
+  }
+  if (parsed.groupByLength && has("shuffle").length > 0 && !parsed.shuffle)
+    problems.push(
+      "groupByLength changes the order of examples, which shuffle false forbids; leave one of them out",
+    );
+  if (problems.length > 0) throw invalid(problems);
+
+  const { evalSteps: _, saveSteps: __, ...rest } = parsed;
+  return {
+    ...rest,
+    evalBatchSize: parsed.evalBatchSize ?? parsed.batchSize,
+    evalStrategy,
+    ...(evalStrategy === "steps" && { evalSteps: parsed.evalSteps! }),
+    saveStrategy,
+    ...(saveStrategy === "steps" && { saveSteps: saveSteps! }),
+  };
+}
+
+/**
+ * The options that a resumed run must share with the saved one for its results to be those of a run that never
+ * stopped; for `TrainerState.fingerprint`. How long to train is among them only where the learning rate depends
+ * on it, so a run with a constant rate can be made longer.
+ */
+export function optionsFingerprint(options: TrainingOptions): Record<string, JsonValue> {
+  const { lrSchedulerType, warmupRatio } = options;
+  const lengthMatters = lrSchedulerType === "linear" || lrSchedulerType === "cosine" || warmupRatio > 0;
+  return {
+    learningRate: options.learningRate,
+    weightDecay: options.weightDecay,
+    adamBeta1: options.adamBeta1,
+    adamBeta2: options.adamBeta2,
+    adamEpsilon: options.adamEpsilon,
+    maxGradNorm: options.maxGradNorm,
+    lrSchedulerType,
+    warmupSteps: options.warmupSteps,
+    warmupRatio,
+    ...(lengthMatters && { numTrainEpochs: options.numTrainEpochs, maxSteps: options.maxSteps ?? null }),
+    batchSize: options.batchSize,
+    gradientAccumulationSteps: options.gradientAccumulationSteps,
+    seed: options.seed,
+    shuffle: options.shuffle,
+    groupByLength: options.groupByLength,
+    maxLength: options.maxLength ?? null,
+  };
+}
+
+/** What is wrong with how often something is done. */
+function strategyProblems(
+  what: "eval" | "save",
+  strategy: Strategy | undefined,
+  steps: number | undefined,
+): string[] {
+  if (strategy === "steps" && steps === undefined)
+    return [`${what}Strategy "steps" needs ${what}Steps; say how many`];
+  if (strategy !== undefined && strategy !== "steps" && steps !== undefined)
+    return [`${what}Steps contradicts ${what}Strategy "${strategy}"; leave one of them out, or use "steps"`];
+  return [];
+}
+
+/** Names that other tools, or other parts of Graft, use for an option. */
+const otherNames: Record<string, string> = {
+  perDeviceTrainBatchSize: "batchSize",
+  trainBatchSize: "batchSize",
+  perDeviceEvalBatchSize: "evalBatchSize",
+  lr: "learningRate",
+  epochs: "numTrainEpochs",
+  numEpochs: "numTrainEpochs",
+  maxSeqLength: "maxLength",
+  maxSeqLen: "maxLength",
+  scheduler: "lrSchedulerType",
+  lrScheduler: "lrSchedulerType",
+  gradAccumSteps: "gradientAccumulationSteps",
+  gradClip: "maxGradNorm",
+  evaluationStrategy: "evalStrategy",
+  patience: "earlyStoppingPatience",
+};
+
+function describe(issue: z.core.$ZodIssue, given: Record<string, unknown>): string[] {
+  if (issue.code === "unrecognized_keys") return issue.keys.map(describeUnknown);
+  const name = issue.path.join(".");
+  return [`${name} ${issue.message}, got ${show(given[name])}`];
+}
+
+function describeUnknown(key: string): string {
+  if (/^(lora_?)?dropout$/i.test(key))
+    return `${key} is not a training option: it is the adapter's, loraDropout of LoraConfig`;
+  const camel = key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+  const known = Object.keys(trainingOptionsSchema.shape);
+  const instead = otherNames[camel] ?? (known.includes(camel) ? camel : nearest(camel, known)[0]);
+  return `there is no option ${key}${instead ? `; use ${instead}` : ""}`;
+}
+
+const show = (value: unknown): string =>
+  typeof value === "string" || (typeof value === "object" && value !== null)
+    ? JSON.stringify(value)
+    : String(value);
+
+const invalid = (problems: string[]): TrainingError =>
+  new TrainingError(
+    problems.length === 1
+      ? `Training options: ${problems[0]}.`
+      : `Training options have ${problems.length} problems:\n${problems.map((problem) => `- ${problem}`).join("\n")}`,
+    { code: "invalid-training-options", details: { problems } },
+  );
