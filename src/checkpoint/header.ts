@@ -1,0 +1,269 @@
+import { CheckpointError, nearest } from "../errors.ts";
+import { byteSize, type DType } from "../tensor/index.ts";
+import { headerDtypes, supportedDtypes } from "./dtype-names.ts";
+import { Problems, quote } from "./problems.ts";
+import { describe, isJsonObject, JsonSyntaxError, type JsonValue, parseStrictJson } from "./strict-json.ts";
+
+/** The limit of the Rust crate, in bytes: a header is parsed whole, so a hostile one must not be huge. */
+export const maxHeaderLength = 100_000_000;
+
+/** Bytes of the header's length, at the beginning of the file. */
+export const prefixLength = 8;
+
+export const metadataKey = "__metadata__";
+
+/** One tensor of a header; offsets count from `dataStart`. */
+export type HeaderTensor = {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly start: number;
+  readonly end: number;
+};
+
+/** `tensors` in the order of the file's bytes. */
+export type Header = {
+  readonly tensors: readonly HeaderTensor[];
+  readonly metadata: Readonly<Record<string, string>>;
+  /** Where the header ends, from the beginning of the file. */
+  readonly dataStart: number;
+};
+
+const damaged = "The file is damaged or was written by a faulty program: download it or save it again.";
+
+/**
+ * The length of the header, from the first 8 bytes of a file of `size` bytes.
+ * @throws CheckpointError if the file cannot hold such a header.
+ */
+export function parseHeaderLength(file: string, head: Uint8Array, size: number): number {
+  if (head.length < prefixLength)
+    throw new CheckpointError(
+      `${file}: the file has ${size} bytes; a safetensors file has at least ${prefixLength}, the length of ` +
+        "its header. The download or the save was interrupted: do it again.",
+      { code: "header-too-small", details: { file, size } },
+    );
+  const view = new DataView(head.buffer, head.byteOffset, prefixLength);
+  const length = view.getBigUint64(0, true);
+  if (length > maxHeaderLength)
+    throw new CheckpointError(
+      `${file}: the first 8 bytes announce a header of ${length} bytes, more than the ${maxHeaderLength} that ` +
+        "the format allows. This is not a safetensors file, or it is damaged: check the name, or download it again.",
+      { code: "header-too-large", details: { file, length: String(length), limit: maxHeaderLength } },
+    );
+  if (prefixLength + Number(length) > size)
+    throw new CheckpointError(
+      `${file}: the first 8 bytes announce a header of ${length} bytes, but only ${size - prefixLength} follow ` +
+        `(file of ${size} bytes). The file was cut short, or is not a safetensors file: download it again.`,
+      { code: "invalid-header-length", details: { file, length: Number(length), size } },
+    );
+  return Number(length);
+}
+
+/**
+ * Parses and validates the header of a safetensors file of `size` bytes: what the Rust crate checks, and
+ * duplicate keys besides, because readers disagree about which of them counts.
+ * @throws CheckpointError with every problem found.
+ * Source: huggingface/safetensors, safetensors/src/tensor.rs, `read_metadata` and `Metadata::validate`.
+ */
+export function parseHeader(file: string, bytes: Uint8Array, size: number): Header {
+  const problems = new Problems();
+  const tensors: HeaderTensor[] = [];
+  let metadata: Readonly<Record<string, string>> = {};
+  const seen = new Set<string>();
+  parseMembers(file, decodeUtf8(file, bytes), (key, value) => {
+    if (seen.size === seen.add(key).size) addDuplicate(problems, `the key ${quote(key)}`, key);
+    else if (key === metadataKey) metadata = parseMetadata(value, problems);
+    else {
+      const tensor = parseTensor(key, value, problems);
+      if (tensor !== undefined) tensors.push(tensor);
+    }
+  });
+  tensors.sort((a, b) => a.start - b.start || a.end - b.end);
+  const dataStart = prefixLength + bytes.length;
+  // A tensor that could not be understood leaves a hole, which would only repeat the complaint.
+  if (problems.count === 0) checkLayout(tensors, size - dataStart, problems);
+  problems.throwIfAny({ file, code: "invalid-header", remedy: remedyFor(problems) });
+  return { tensors, metadata, dataStart };
+}
+
+function remedyFor({ codes }: Problems): string {
+  if (codes.has("unsupported-dtype"))
+    return `Supported: ${supportedDtypes.join(", ")}. Save the model in one of these types.`;
+  if (codes.has("unknown-dtype")) return `Known: ${supportedDtypes.join(", ")}. ${damaged}`;
+  return damaged;
+}
+
+function decodeUtf8(file: string, bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw new CheckpointError(`${file}: the header is not valid UTF-8. ${damaged}`, {
+      code: "invalid-header-utf8",
+      details: { file },
+      cause,
+    });
+  }
+}
+
+function parseMembers(file: string, text: string, onMember: (key: string, value: JsonValue) => void): void {
+  let root: JsonValue;
+  try {
+    root = parseStrictJson(text, { onMember });
+  } catch (cause) {
+    if (!(cause instanceof JsonSyntaxError)) throw cause;
+    const near = text.slice(Math.max(0, cause.index - 20), cause.index + 20);
+    throw new CheckpointError(
+      `${file}: the header is not valid JSON at character ${cause.index} of ${text.length}: ${cause.message} ` +
+        `(near ${JSON.stringify(near)}). ${damaged}`,
+      { code: "invalid-header-json", details: { file, position: cause.index }, cause },
+    );
+  }
+  if (isJsonObject(root)) return;
+  throw new CheckpointError(`${file}: the header is ${describe(root)}, not a JSON object. ${damaged}`, {
+    code: "invalid-header-json",
+    details: { file },
+  });
+}
+
+const addDuplicate = (problems: Problems, what: string, tensor: string) =>
+  problems.add({ code: "duplicate-key", tensor, message: `${what} occurs more than once` });
+
+function parseMetadata(value: JsonValue, problems: Problems): Record<string, string> {
+  const invalid = (message: string) => problems.add({ code: "invalid-metadata", message });
+  if (value === null) return {};
+  if (!isJsonObject(value)) {
+    invalid(`${metadataKey} is ${describe(value)}, not an object of strings`);
+    return {};
+  }
+  const entries: [string, string][] = [];
+  const seen = new Set<string>();
+  value.keys.forEach((key, i) => {
+    const text = value.values[i]!;
+    if (seen.size === seen.add(key).size)
+      addDuplicate(problems, `the key ${quote(key)} of ${metadataKey}`, metadataKey);
+    else if (typeof text !== "string")
+      invalid(`the value of ${quote(key)} in ${metadataKey} is ${describe(text)}, not a string`);
+    else entries.push([key, text]);
+  });
+  // fromEntries, because assigning to "__proto__" would not make a key.
+  return Object.fromEntries(entries);
+}
+
+/** The fields of one tensor, each checked alone. Fields the format does not have are ignored, as in Rust. */
+function parseTensor(name: string, value: JsonValue, problems: Problems): HeaderTensor | undefined {
+  const before = problems.count;
+  const invalid = (message: string, code = "invalid-tensor-info", details = {}) =>
+    problems.add({ code, tensor: name, message: `tensor ${quote(name)} ${message}`, ...details });
+  if (!isJsonObject(value)) {
+    invalid(`is described by ${describe(value)}, not by an object`);
+    return undefined;
+  }
+  let dtypeName: JsonValue | undefined;
+  let shape: JsonValue | undefined;
+  let offsets: JsonValue | undefined;
+  for (let i = 0; i < value.keys.length; i++) {
+    const key = value.keys[i]!;
+    const field = value.values[i]!;
+    if (value.keys.indexOf(key) !== i && (key === "dtype" || key === "shape" || key === "data_offsets"))
+      addDuplicate(problems, `the key ${quote(key)} of tensor ${quote(name)}`, name);
+    else if (key === "dtype") dtypeName = field;
+    else if (key === "shape") shape = field;
+    else if (key === "data_offsets") offsets = field;
+  }
+  const dtype = typeof dtypeName === "string" ? headerDtypes.get(dtypeName) : undefined;
+  if (typeof dtypeName !== "string") invalid(`has dtype ${describe(dtypeName)}, not a string`);
+  else if (!headerDtypes.has(dtypeName)) {
+    const [suggestion] = nearest(dtypeName.slice(0, 40), supportedDtypes, 1);
+    const hint = suggestion === undefined ? "" : ` (did the writer mean ${suggestion}?)`;
+    invalid(`has the unknown dtype ${quote(dtypeName)}${hint}`, "unknown-dtype", { dtype: dtypeName });
+  } else if (dtype === undefined)
+    invalid(`has dtype ${dtypeName}, which Graft does not support`, "unsupported-dtype", {
+      dtype: dtypeName,
+    });
+  if (!Array.isArray(shape) || !shape.every(isSize))
+    invalid(`has shape ${describe(shape)}, not an array of non-negative integers`);
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize))
+    invalid(`has data_offsets ${describe(offsets)}, not two non-negative integers`, "invalid-offset");
+  if (problems.count > before) return undefined;
+  const [start, end] = offsets as [Size, Size];
+  if (!(start <= end) || typeof end === "bigint") {
+    invalid(`has data_offsets [${start}, ${end}], which no file can hold`, "invalid-offset");
+    return undefined;
+  }
+  const span = end - Number(start);
+  const size = byteCount(shape as Size[], byteSize(dtype!));
+  if (size === undefined)
+    invalid(`has shape [${shape}], whose size in bits overflows 64-bit arithmetic`, "overflow");
+  else if (size !== span)
+    invalid(
+      `has dtype ${dtypeName} and shape [${shape}], which is ${size} bytes, but its data_offsets ` +
+        `[${start}, ${end}] span ${span}`,
+      "invalid-tensor-info",
+      { start, end },
+    );
+  else return { name, dtype: dtype!, shape: shape as number[], start: Number(start), end };
+  return undefined;
+}
+
+/** A dimension or an offset. Rust's usize holds up to 2^64 - 1, so larger numbers are errors there too. */
+type Size = number | bigint;
+
+const limit = 2n ** 64n;
+
+const isSize = (value: JsonValue): value is Size =>
+  (typeof value === "number" || typeof value === "bigint") && value >= 0 && value < limit;
+
+/**
+ * product(shape) · elementSize, or undefined where Rust's checked arithmetic on bits overflows, which it does
+ * on the way even if a later dimension is zero. A bigint result is one that no file can have.
+ */
+function byteCount(shape: readonly Size[], elementSize: number): Size | undefined {
+  let product: Size = 1;
+  for (const dim of shape) {
+    const next: number = Number(product) * Number(dim);
+    // Doubles are exact up to 2^53; only absurd shapes go beyond.
+    product = Number.isSafeInteger(next) ? next : BigInt(product) * BigInt(dim);
+    if (product >= limit) return undefined;
+  }
+  const size = Number(product) * elementSize;
+  if (Number.isSafeInteger(size)) return size;
+  const exact = BigInt(product) * BigInt(elementSize);
+  return exact * 8n < limit ? exact : undefined;
+}
+
+/** Tensors, sorted by offset, must cover the data exactly: no overlap, no hole, nothing after the last. */
+function checkLayout(tensors: readonly HeaderTensor[], dataLength: number, problems: Problems): void {
+  let covered = 0;
+  let last: HeaderTensor | undefined;
+  for (const tensor of tensors) {
+    const { name, start, end } = tensor;
+    const after = last === undefined ? "the header" : `tensor ${quote(last.name)}`;
+    if (start > covered)
+      problems.add({
+        code: "invalid-offset",
+        tensor: name,
+        start,
+        message: `tensor ${quote(name)} starts at ${start}, which leaves a hole of ${start - covered} bytes after ${after}`,
+      });
+    else if (start < covered)
+      problems.add({
+        code: "invalid-offset",
+        tensor: name,
+        start,
+        message: `tensor ${quote(name)} starts at ${start} and overlaps ${after}, which ends at ${covered}`,
+      });
+    if (end >= covered) last = tensor;
+    covered = Math.max(covered, end);
+  }
+  if (covered === dataLength) return;
+  const counts = `the tensors need ${covered} bytes of data, but the file has ${dataLength} after its header`;
+  problems.add({
+    code: "incomplete-buffer",
+    expected: covered,
+    actual: dataLength,
+    message:
+      covered > dataLength
+        ? `${counts}: ${covered - dataLength} are missing, as after an interrupted download`
+        : `${counts}: ${dataLength - covered} at the end belong to no tensor`,
+  });
+}

@@ -1,0 +1,62 @@
+import { CheckpointError } from "../errors.ts";
+import type { FileStore } from "./byte-source.ts";
+import { baseName, checkFileName } from "./file-name.ts";
+import { type HttpOptions, httpSource } from "./http-source.ts";
+
+/**
+ * Files below an address. An address that ends in .safetensors or .index.json names that one file, beside which
+ * config.json is looked for. A query string (as of signed addresses) is sent with every request and left out
+ * of messages.
+ * @throws CheckpointError if the address is not http or https.
+ */
+export function urlStore(baseUrl: string, http: HttpOptions = {}): FileStore {
+  const base = parseUrl(baseUrl);
+  const name = `${base.origin}${base.pathname}`;
+  const last = decodeURIComponent(baseName(base.pathname));
+  const single = /\.(?:safetensors|index\.json|bin|pth?|ckpt)$/i.test(last);
+  const directory = single
+    ? base.pathname.slice(0, base.pathname.lastIndexOf("/") + 1)
+    : base.pathname.replace(/\/*$/, "/");
+  return {
+    name,
+    ...(single ? { weights: last } : {}),
+    async open(file, options) {
+      options?.signal?.throwIfAborted();
+      checkFileName(name, file);
+      const path = directory + file.split("/").map(encodeURIComponent).join("/");
+      return httpSource(`${base.origin}${path}${base.search}`, `${base.origin}${path}`, http, options);
+    },
+  };
+}
+
+function parseUrl(text: string): URL {
+  let url: URL | undefined;
+  try {
+    url = new URL(text);
+  } catch {
+    // Reported below.
+  }
+  if (url?.protocol === "http:" || url?.protocol === "https:") return url;
+  throw new CheckpointError(`${text}: not an http or https address. Write it out: https://host/path/.`, {
+    code: "invalid-url",
+    details: { url: text },
+  });
+}
+
+/**
+ * A repository on the Hugging Face Hub, e.g. `"org/name"` or `"org/name@revision"`. For private and gated ones
+ * pass a token in `headers`.
+ */
+export function hubStore(repository: string, http: HttpOptions = {}): FileStore {
+  const match = hubName.exec(repository);
+  if (match === null)
+    throw new CheckpointError(
+      `"${repository}" is not the name of a repository on the Hub. It looks like "org/name" or "org/name@revision".`,
+      { code: "invalid-hub-name", details: { repository } },
+    );
+  const [, id, revision = "main"] = match;
+  const store = urlStore(`https://huggingface.co/${id}/resolve/${encodeURIComponent(revision)}/`, http);
+  return { ...store, name: `hf://${repository}` };
+}
+
+const hubName = /^((?:[\w.-]+\/)?[\w.-]+)(?:@([\w./-]+))?$/;
