@@ -1,0 +1,71 @@
+import type { Checkpoint } from "../checkpoint/index.ts";
+import { type Dim, dimAdd, input, symbol, type Value } from "../graph/index.ts";
+import { Module } from "../nn/index.ts";
+import type { Tensor } from "../tensor/index.ts";
+
+/** Keys and values of one layer, each [batch, kvHeads, tokens, size]. */
+export type KeyValue = { readonly key: Value; readonly value: Value };
+
+/** What a causal language model reads, as values of a graph. */
+export type CausalInputs = {
+  readonly inputIds: Value; // [batch, sequence], int64
+  readonly attentionMask: Value; // [batch, past + sequence], float32, 1 for real tokens
+  readonly positions: Value; // [batch, sequence], float32
+  /** Cached keys and values, one pair per layer, or none. */
+  readonly past: readonly KeyValue[];
+};
+
+/** Shape of the cache, for whoever feeds it. */
+export type CacheLayout = { readonly layers: number; readonly kvHeads: number; readonly headDim: number };
+
+/** How the model sits among its files, for messages, saved adapters and loading tokenizers. */
+export type ModelOrigin = {
+  /** As the user spelled it; becomes `base_model_name_or_path`. */
+  readonly name: string;
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly generationConfig: Readonly<Record<string, unknown>> | undefined;
+  readonly checkpoint: Checkpoint;
+  /** What was noticed while loading and is not fatal. */
+  readonly warnings: readonly string[];
+};
+
+/** A model that predicts the next token. */
+export abstract class CausalLM extends Module {
+  abstract readonly modelType: string;
+  abstract readonly vocabSize: number;
+  abstract readonly maxPositions: number;
+  abstract readonly cacheLayout: CacheLayout;
+  /** Path of the module that embeds tokens, and of the one that scores them. */
+  abstract readonly inputEmbeddingPath: string;
+  abstract readonly outputEmbeddingPath: string;
+  abstract readonly tiedEmbeddings: boolean;
+  /** Set by loading. */
+  origin!: ModelOrigin;
+
+  /** Last hidden states [batch, sequence, hidden], and the keys and values of all tokens for the cache. */
+  abstract hiddenStates(inputs: CausalInputs): { hidden: Value; present: KeyValue[] };
+
+  /** Scores of the next token. Shapes: hidden [..., hidden], result [..., vocabulary]. */
+  abstract logits(hidden: Value): Value;
+
+  /** Inputs besides those of `causalInputs`, for a run whose largest position is `sequenceLength - 1`. */
+  abstract positionFeeds(sequenceLength: number): Record<string, Tensor>;
+}
+
+/** Graph inputs of a causal model under their names: `input_ids`, `attention_mask`, `position_ids`, `past.<i>.key|value`. */
+export function causalInputs(cache?: CacheLayout): CausalInputs {
+  const [batch, sequence] = [symbol("batch"), symbol("sequence")];
+  const past: Dim = cache ? symbol("past") : 0;
+  return {
+    inputIds: input("input_ids", "int64", [batch, sequence]),
+    attentionMask: input("attention_mask", "float32", [batch, dimAdd(past, sequence)]),
+    positions: input("position_ids", "float32", [batch, sequence]),
+    past: Array.from({ length: cache?.layers ?? 0 }, (_, i) => {
+      const shape = [batch, cache!.kvHeads, past, cache!.headDim];
+      return {
+        key: input(`past.${i}.key`, "float32", shape),
+        value: input(`past.${i}.value`, "float32", shape),
+      };
+    }),
+  };
+}

@@ -1,0 +1,246 @@
+import { z } from "zod";
+import { nearest, UnsupportedModelError } from "../errors.ts";
+import { activationNames } from "../nn/index.ts";
+import { type RopeSettings, readRope } from "./rope.ts";
+
+/** A decoder-only transformer's shape, whatever its config.json calls it. */
+export type DecoderSettings = {
+  readonly modelType: string;
+  /** Prefix of the reference's class names: "Llama" in "LlamaAttention". */
+  readonly classPrefix: string;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly activation: string;
+  readonly normEpsilon: number;
+  readonly tiedEmbeddings: boolean;
+  readonly qkvBias: boolean;
+  readonly outputBias: boolean;
+  readonly mlpBias: boolean;
+  readonly qkNorm: boolean;
+  /** Sliding window of each layer; undefined where it sees everything before it. */
+  readonly windows: readonly (number | undefined)[];
+  readonly rope: RopeSettings;
+};
+
+const count = z.number().int().positive();
+const tokenIds = z.union([z.number().int(), z.array(z.number().int())]).nullish();
+
+/** Fields shared by the config.json of every decoder; each type adds its own. */
+export const decoderFields = {
+  model_type: z.string(),
+  vocab_size: count,
+  hidden_size: count,
+  intermediate_size: count,
+  num_hidden_layers: count,
+  num_attention_heads: count,
+  num_key_value_heads: count.nullish(),
+  head_dim: count.nullish(),
+  hidden_act: z.string().default("silu"),
+  max_position_embeddings: count,
+  rms_norm_eps: z.number().positive().default(1e-6),
+  tie_word_embeddings: z.boolean().default(false),
+  attention_dropout: z.number().nullish(),
+  pad_token_id: z.number().int().nullish(),
+  bos_token_id: tokenIds,
+  eos_token_id: tokenIds,
+};
+
+/** Fields that say nothing about the computation, or that other fields are read from. */
+const inert = new Set([
+  "_attn_implementation_autoset",
+  "_attn_implementation_internal",
+  "_commit_hash",
+  "_name_or_path",
+  "add_cross_attention",
+  "architectures",
+  "auto_map",
+  "chunk_size_feed_forward",
+  "dtype",
+  "finetuning_task",
+  "id2label",
+  "initializer_range",
+  "is_decoder",
+  "is_encoder_decoder",
+  "is_llama_config",
+  "label2id",
+  "max_window_layers",
+  "original_max_position_embeddings",
+  "output_attentions",
+  "output_hidden_states",
+  "partial_rotary_factor",
+  "prefix",
+  "pretraining_tp",
+  "problem_type",
+  "pruned_heads",
+  "return_dict",
+  "return_dict_in_generate",
+  "rope_parameters",
+  "rope_scaling",
+  "rope_theta",
+  "sep_token_id",
+  "task_specific_params",
+  "tf_legacy_loss",
+  "tie_encoder_decoder",
+  "tokenizer_class",
+  "torch_dtype",
+  "torchscript",
+  "transformers.js_config",
+  "transformers_version",
+  "typical_p",
+  "unsloth_fixed",
+  "unsloth_version",
+  "use_bfloat16",
+  "use_cache",
+  "cross_attention_hidden_size",
+  "decoder_start_token_id",
+  "layer_types",
+]);
+
+/** Generation defaults of transformers 4's configurations; they mean nothing to the forward pass. */
+const generationFields = new Set([
+  "bad_words_ids",
+  "begin_suppress_tokens",
+  "diversity_penalty",
+  "do_sample",
+  "early_stopping",
+  "encoder_no_repeat_ngram_size",
+  "exponential_decay_length_penalty",
+  "forced_bos_token_id",
+  "forced_eos_token_id",
+  "length_penalty",
+  "max_length",
+  "min_length",
+  "no_repeat_ngram_size",
+  "num_beam_groups",
+  "num_beams",
+  "num_return_sequences",
+  "output_scores",
+  "remove_invalid_values",
+  "repetition_penalty",
+  "suppress_tokens",
+  "temperature",
+  "top_k",
+  "top_p",
+]);
+
+/** Fields that change the computation, with the only value that is implemented. */
+const fixed: Readonly<Record<string, unknown>> = {
+  rope_interleaved: false,
+  quantization_config: undefined,
+  attention_dropout: 0,
+  is_encoder_decoder: false,
+  add_cross_attention: false,
+};
+
+/** Reads a config.json with a type's schema and defaults; the raw object comes back with them filled in. */
+export function parseConfig<S extends z.ZodRawShape>(
+  raw: Readonly<Record<string, unknown>>,
+  schema: z.ZodObject<S>,
+  { file, defaults }: { file: string; defaults: Readonly<Record<string, unknown>> },
+): { config: z.infer<z.ZodObject<S>>; warnings: string[] } {
+  const problems: string[] = [];
+  for (const [key, only] of Object.entries(fixed)) {
+    const value = raw[key] ?? only;
+    if (value !== only)
+      problems.push(
+        `${key} ${JSON.stringify(value)} is not implemented${only === undefined ? "" : ` (only ${JSON.stringify(only)} is)`}`,
+      );
+  }
+  const parsed = schema.safeParse({ ...defaults, ...raw });
+  if (!parsed.success)
+    problems.push(
+      ...parsed.error.issues.map((issue) => `${issue.path.join(".") || "config"}: ${issue.message}`),
+    );
+  const activation = String(raw["hidden_act"] ?? "silu");
+  if (!activationNames.includes(activation))
+    problems.push(
+      `hidden_act "${activation}" is not implemented; closest: ${nearest(activation, activationNames).join(", ") || activationNames.join(", ")}`,
+    );
+  if (!parsed.success || problems.length > 0)
+    throw new UnsupportedModelError(`${file}: ${problems.join("; ")}.`, {
+      code: "unsupported-config",
+      details: { file, problems },
+    });
+  const unknown = Object.keys(raw).filter(
+    (key) => !(key in schema.shape) && !inert.has(key) && !generationFields.has(key) && !(key in fixed),
+  );
+  const warnings =
+    unknown.length > 0
+      ? [
+          `${file}: fields that ${String(raw["model_type"])} does not have are ignored, as transformers ignores them: ${unknown.join(", ")}.`,
+        ]
+      : [];
+  return { config: parsed.data, warnings };
+}
+
+type CommonConfig = z.infer<z.ZodObject<typeof decoderFields>>;
+
+/** The settings that all decoders read alike. @throws UnsupportedModelError if the sizes do not fit each other. */
+export function commonSettings(config: CommonConfig, raw: Readonly<Record<string, unknown>>, file: string) {
+  const heads = config.num_attention_heads;
+  const kvHeads = config.num_key_value_heads ?? heads;
+  const headDim = config.head_dim ?? config.hidden_size / heads;
+  if (!Number.isInteger(headDim) || headDim % 2 !== 0 || heads % kvHeads !== 0)
+    throw new UnsupportedModelError(
+      `${file}: hidden_size ${config.hidden_size}, num_attention_heads ${heads}, num_key_value_heads ${kvHeads} and head_dim ${headDim} do not fit: heads must be a multiple of key-value heads, and the head size a whole even number.`,
+      { code: "unsupported-config", details: { file } },
+    );
+  return {
+    modelType: config.model_type,
+    vocabSize: config.vocab_size,
+    hiddenSize: config.hidden_size,
+    intermediateSize: config.intermediate_size,
+    layers: config.num_hidden_layers,
+    heads,
+    kvHeads,
+    headDim,
+    activation: config.hidden_act,
+    normEpsilon: config.rms_norm_eps,
+    tiedEmbeddings: config.tie_word_embeddings,
+    rope: readRope(raw, { headDim, maxPositionEmbeddings: config.max_position_embeddings }),
+  };
+}
+
+export const layerWindows = z.array(z.enum(["full_attention", "sliding_attention"])).nullish();
+
+/** Windows from `layer_types`, or from `max_window_layers`, as the Qwen configurations derive them. */
+export function windowsOf(
+  config: {
+    num_hidden_layers: number;
+    use_sliding_window: boolean;
+    sliding_window?: number | null | undefined;
+    max_window_layers: number;
+    layer_types?: readonly ("full_attention" | "sliding_attention")[] | null | undefined;
+  },
+  file: string,
+): (number | undefined)[] {
+  const window = config.use_sliding_window ? (config.sliding_window ?? undefined) : undefined;
+  const { layer_types: types } = config;
+  if (types && types.length !== config.num_hidden_layers)
+    throw new UnsupportedModelError(
+      `${file}: layer_types has ${types.length} entries for ${config.num_hidden_layers} layers.`,
+      {
+        code: "unsupported-config",
+        details: { file },
+      },
+    );
+  return Array.from({ length: config.num_hidden_layers }, (_, i) => {
+    const slides = types
+      ? types[i] === "sliding_attention"
+      : window !== undefined && i >= config.max_window_layers;
+    if (slides && window === undefined)
+      throw new UnsupportedModelError(
+        `${file}: layer ${i} is a sliding_attention layer, but there is no sliding_window.`,
+        {
+          code: "unsupported-config",
+          details: { file },
+        },
+      );
+    return slides ? window : undefined;
+  });
+}

@@ -1,0 +1,10 @@
+export {
+  type CacheLayout,
+  type CausalInputs,
+  CausalLM,
+  causalInputs,
+  type KeyValue,
+  type ModelOrigin,
+} from "./causal-lm.ts";
+export { AutoModelForCausalLM, countParameters, storageOf } from "./load.ts";
+export { buildCausalLM, causalModelTypes } from "./registry.ts";

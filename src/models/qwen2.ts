@@ -1,0 +1,37 @@
+import { z } from "zod";
+import { DecoderForCausalLM } from "./decoder.ts";
+import { commonSettings, decoderFields, layerWindows, parseConfig, windowsOf } from "./decoder-config.ts";
+import type { ModelBuilder } from "./registry.ts";
+
+const schema = z.object({
+  ...decoderFields,
+  use_sliding_window: z.boolean().default(false),
+  sliding_window: z.number().int().positive().nullish(),
+  max_window_layers: z.number().int().nonnegative().default(28),
+  layer_types: layerWindows,
+});
+
+/** Qwen2 and Qwen2.5: biases on queries, keys and values. Source: transformers models/qwen2. */
+export const qwen2: ModelBuilder = (raw, file) => {
+  const defaults = {
+    vocab_size: 151936,
+    hidden_size: 4096,
+    intermediate_size: 22016,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: 32,
+    max_position_embeddings: 32768,
+    sliding_window: 4096,
+  };
+  const { config, warnings } = parseConfig(raw, schema, { file, defaults });
+  const model = new DecoderForCausalLM({
+    ...commonSettings(config, raw, file),
+    classPrefix: "Qwen2",
+    qkvBias: true,
+    outputBias: false,
+    mlpBias: false,
+    qkNorm: false,
+    windows: windowsOf(config, file),
+  });
+  return { model, warnings };
+};

@@ -1,0 +1,59 @@
+import { type Dim, dimMultiply, op, type Value } from "../graph/index.ts";
+
+/** Added to the scores of positions that may not be attended to; finite, so that a row without any stays finite. */
+const MASKED = -1e30;
+
+/**
+ * Additive causal mask.
+ * Shapes: attentionMask [batch, total] (float, 1 for real tokens), result [batch, 1, 1, queries, total], total = past + queries.
+ * Query i (at place past + i) sees key j if j is real, j ≤ past + i and, with a window w, j > past + i - w.
+ * Source: transformers masking_utils.py (causal and sliding-window masks go by place in the sequence, not position id).
+ */
+export function causalMask(
+  attentionMask: Value,
+  { queries, past, window }: { queries: Dim; past: Dim; window?: number },
+): Value {
+  const [batch, total] = attentionMask.shape as [Dim, Dim];
+  const query = op.unsqueeze(op.range(past, total), 1); // [queries, 1]
+  const key = op.unsqueeze(op.range(0, total), 0); // [1, total]
+  let visible = op.lessOrEqual(key, query);
+  if (window !== undefined) visible = op.and(visible, op.greater(key, op.sub(query, window)));
+  const real = op.greater(op.reshape(attentionMask, [batch, 1, total]), 0.5);
+  const mask = op.where(op.and(op.unsqueeze(visible, 0), real), 0, MASKED); // [batch, queries, total]
+  return op.reshape(mask, [batch, 1, 1, queries, total]);
+}
+
+/**
+ * softmax(q kᵀ · scale + mask) v, with the query heads of a group folded into rows, so that grouped keys and values are
+ * never repeated.
+ * Shapes: q [batch, heads, queries, size], k and v [batch, kvHeads, total, size], mask [batch, 1, 1, queries, total],
+ * result [batch, heads, queries, size].
+ */
+export function groupedAttention(
+  q: Value,
+  k: Value,
+  v: Value,
+  { mask, scale }: { mask: Value; scale: number },
+): Value {
+  const [batch, heads, queries, size] = q.shape as [Dim, number, Dim, number];
+  const [, kvHeads, total] = k.shape as [Dim, number, Dim];
+  const group = heads / kvHeads;
+  const rows = dimMultiply(queries, group);
+  const folded = op.reshape(op.mul(q, scale), [batch, kvHeads, rows, size]);
+  const scores = op.matmul(folded, op.transposeLast(k)); // [batch, kvHeads, group·queries, total]
+  const masked = op.add(op.reshape(scores, [batch, kvHeads, group, queries, total]), mask);
+  const weights = op.reshape(op.softmax(masked), [batch, kvHeads, rows, total]);
+  return op.reshape(op.matmul(weights, v), [batch, heads, queries, size]);
+}
+
+/** [batch, sequence, heads · size] to [batch, heads, sequence, size]. */
+export function splitHeads(x: Value, heads: number): Value {
+  const [batch, sequence, width] = x.shape as [Dim, Dim, number];
+  return op.transpose(op.reshape(x, [batch, sequence, heads, width / heads]), [0, 2, 1, 3]);
+}
+
+/** [batch, heads, sequence, size] to [batch, sequence, heads · size]. */
+export function mergeHeads(x: Value): Value {
+  const [batch, heads, sequence, size] = x.shape as [Dim, number, Dim, number];
+  return op.reshape(op.transpose(x, [0, 2, 1, 3]), [batch, sequence, heads * size]);
+}
