@@ -307,13 +307,15 @@ def evaluate(model: Any, examples: list[Any], pad: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def generate(model: Any, batch: dict[str, torch.Tensor], eos: list[int] | None) -> tuple[list[list[int]], float]:
+def generate(
+    model: Any, batch: dict[str, torch.Tensor], eos: list[int] | None, count: int = NEW_TOKENS
+) -> tuple[list[list[int]], float]:
     """Greedy tokens after the prompt with the cache, and the smallest lead of a winner over the second."""
     model.eval()
     output = model.generate(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
-        max_new_tokens=NEW_TOKENS,
+        max_new_tokens=count,
         do_sample=False,
         eos_token_id=eos,
         return_dict_in_generate=True,
@@ -395,7 +397,8 @@ def check_noise(
     losses = max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(steps, expected["training"]["steps"]))
     after = max((parameter - tensors[f"after.{key}"]).abs().max().item() for key, parameter in trainable(model).items())
     noise = {"logits": logits, "gradients": relative, "losses": losses, "after": after}
-    require(logits < 3e-5 and relative < 3e-5 and losses < 3e-6, f"too sensitive to rounding: {noise}")
+    # AdamW turns a gradient that is only rounding into a full step, so tensors can part where losses agree.
+    require(logits < 3e-5 and relative < 3e-5 and losses < 3e-6 and after < 2e-5, f"too sensitive to rounding: {noise}")
     return noise
 
 
