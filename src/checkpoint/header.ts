@@ -193,11 +193,11 @@ function parseTensor(name: string, value: JsonValue, problems: Problems): Header
   const span = end - Number(start);
   const size = byteCount(shape as Size[], byteSize(dtype!));
   if (size === undefined)
-    invalid(`has shape [${shape}], whose size in bits overflows 64-bit arithmetic`, "overflow");
+    invalid(`has shape ${describe(shape)}, whose size in bits overflows 64-bit arithmetic`, "overflow");
   else if (size !== span)
     invalid(
-      `has dtype ${dtypeName} and shape [${shape}], which is ${size} bytes, but its data_offsets ` +
-        `[${start}, ${end}] span ${span}`,
+      `has dtype ${dtypeName} and shape ${describe(shape)}, which is ${size} bytes, but its data_offsets ` +
+        `[${start}, ${end}] span ${span} bytes`,
       "invalid-tensor-info",
       { start, end },
     );

@@ -82,7 +82,8 @@ export function toPlain(value: JsonValue): unknown {
 /** A short description of a value for a message. */
 export function describe(value: JsonValue | undefined): string {
   if (value === undefined) return "nothing";
-  if (Array.isArray(value)) return value.length <= 8 ? `[${value.map(describe).join(", ")}]` : "a long array";
+  if (Array.isArray(value))
+    return value.length <= 8 ? `[${value.map(describe).join(", ")}]` : `an array of ${value.length} values`;
   if (isJsonObject(value)) return "an object";
   if (value instanceof JsonFloat) return String(value.value);
   if (typeof value !== "string") return String(value);
