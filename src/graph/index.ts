@@ -22,6 +22,7 @@ export {
   dimValue,
   input,
   type Node,
+  readStorage,
   scalar,
   Value,
   type WeightStorage,

@@ -4,20 +4,29 @@ import { tensor } from "../tensor/index.ts";
 import { type Dim, formatShape, type Shape } from "./dim.ts";
 import type { AttributesOf, InputsOf, OpName } from "./ops/signatures.ts";
 
-/** Bytes of a weight that stay where they are: ONNX Runtime maps the file, JavaScript never copies them. */
+/**
+ * Bytes of a weight that stay where they are: ONNX Runtime maps the file, JavaScript never copies them.
+ * A checkpoint's tensor entry is one.
+ */
 export type WeightStorage = {
   /** Name of the tensor in its file, for messages and for the ONNX initializer. */
   readonly name: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
-  /** Absolute local path of the file; undefined where the bytes can only be read (Blob, URL). */
-  readonly path: string | undefined;
+  /** The file. Its bytes are read only where there is no local path, or where the weight becomes trainable. */
+  readonly source: {
+    /** Absolute local path. */
+    readonly path?: string;
+    read(start: number, end: number): Promise<Uint8Array>;
+  };
   /** Offset in the file, in bytes. */
   readonly byteOffset: number;
   readonly byteLength: number;
-  /** Reads the bytes, for weights without a path and for weights that become trainable. */
-  readonly read: () => Promise<Uint8Array>;
 };
+
+/** Reads a weight's bytes. */
+export const readStorage = ({ source, byteOffset, byteLength }: WeightStorage): Promise<Uint8Array> =>
+  source.read(byteOffset, byteOffset + byteLength);
 
 /** Where a value comes from. */
 export type ValueSource =

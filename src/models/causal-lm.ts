@@ -1,6 +1,6 @@
 import type { Checkpoint } from "../checkpoint/index.ts";
 import { type Dim, dimAdd, input, symbol, type Value } from "../graph/index.ts";
-import { Module } from "../nn/index.ts";
+import { PreTrainedModel } from "../nn/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 
 /** Keys and values of one layer, each [batch, kvHeads, tokens, size]. */
@@ -30,17 +30,18 @@ export type ModelOrigin = {
 };
 
 /** A model that predicts the next token. */
-export abstract class CausalLM extends Module {
-  abstract readonly modelType: string;
+export abstract class CausalLM extends PreTrainedModel {
   abstract readonly vocabSize: number;
   abstract readonly maxPositions: number;
   abstract readonly cacheLayout: CacheLayout;
-  /** Path of the module that embeds tokens, and of the one that scores them. */
-  abstract readonly inputEmbeddingPath: string;
-  abstract readonly outputEmbeddingPath: string;
-  abstract readonly tiedEmbeddings: boolean;
+  abstract override readonly inputEmbeddingPath: string;
+  abstract override readonly outputEmbeddingPath: string;
   /** Set by loading. */
   origin!: ModelOrigin;
+
+  override get nameOrPath(): string {
+    return this.origin.name;
+  }
 
   /** Last hidden states [batch, sequence, hidden], and the keys and values of all tokens for the cache. */
   abstract hiddenStates(inputs: CausalInputs): { hidden: Value; present: KeyValue[] };

@@ -6,5 +6,5 @@ export {
   type KeyValue,
   type ModelOrigin,
 } from "./causal-lm.ts";
-export { AutoModelForCausalLM, countParameters, storageOf } from "./load.ts";
+export { AutoModelForCausalLM } from "./load.ts";
 export { buildCausalLM, causalModelTypes } from "./registry.ts";

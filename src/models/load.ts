@@ -8,8 +8,8 @@ import {
   type TensorEntry,
 } from "../checkpoint/index.ts";
 import { CheckpointError, nearest } from "../errors.ts";
-import { formatShape, type WeightStorage } from "../graph/index.ts";
-import type { Module, Parameter } from "../nn/index.ts";
+import { formatShape } from "../graph/index.ts";
+import type { Parameter } from "../nn/index.ts";
 import type { DType } from "../tensor/index.ts";
 import type { CausalLM } from "./causal-lm.ts";
 import { buildCausalLM } from "./registry.ts";
@@ -96,35 +96,11 @@ function bindParameter(parameter: Parameter, entry: TensorEntry): string | undef
     return `tensor "${name}" has shape ${formatShape(shape)}, expected ${formatShape(parameter.shape)}`;
   if (!weightDtypes.has(dtype))
     return `tensor "${name}" is stored as ${dtype}; float32, float16 and bfloat16 are supported`;
-  parameter.storage = storageOf(entry);
+  parameter.storage = entry;
   return undefined;
-}
-
-/** A checkpoint's tensor as a weight of a graph. */
-export function storageOf({
-  name,
-  dtype,
-  shape,
-  source,
-  byteOffset,
-  byteLength,
-}: TensorEntry): WeightStorage {
-  return {
-    name,
-    dtype,
-    shape,
-    path: source.path,
-    byteOffset,
-    byteLength,
-    read: () => source.read(byteOffset, byteOffset + byteLength),
-  };
 }
 
 const list = (items: readonly string[]): string =>
   items.length <= LISTED
     ? items.join("; ")
     : `${items.slice(0, LISTED).join("; ")}; and ${items.length - LISTED} more`;
-
-/** Parameters of a module tree, tied ones counted once. */
-export const countParameters = (module: Module): number =>
-  [...module.namedParameters()].reduce((sum, [, parameter]) => sum + parameter.size, 0);

@@ -5,5 +5,6 @@ export { Embedding } from "./embedding.ts";
 export { fromRows, Linear, toRows } from "./linear.ts";
 export { Layer, Module, ModuleDict, type ModuleKind, ModuleList } from "./module.ts";
 export { Parameter } from "./parameter.ts";
+export { PreTrainedModel } from "./pretrained-model.ts";
 export { RMSNorm } from "./rms-norm.ts";
 export { RotaryEmbedding, type RotaryTable } from "./rotary.ts";

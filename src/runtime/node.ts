@@ -1,7 +1,15 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { nearest, RuntimeFailure } from "../errors.ts";
-import { emit, formatShape, lower, type Port, type Program, type Value } from "../graph/index.ts";
+import {
+  emit,
+  formatShape,
+  lower,
+  type Port,
+  type Program,
+  readStorage,
+  type Value,
+} from "../graph/index.ts";
 import { lowerings } from "./lowerings.ts";
 import type { ReplyMessage, ReplyOf, Request, RequestMessage, WireTensor } from "./protocol.ts";
 import type {
@@ -124,7 +132,10 @@ class NodeEngine implements Engine {
   async createSession(outputs: Readonly<Record<string, Value>>): Promise<Session> {
     const program = emit(lower(outputs, lowerings[this.device]));
     const memoryWeights = await Promise.all(
-      program.memoryWeights.map(async ({ location, storage }) => ({ location, bytes: await storage.read() })),
+      program.memoryWeights.map(async ({ location, storage }) => ({
+        location,
+        bytes: await readStorage(storage),
+      })),
     );
     const { session } = await this.thread.request({
       type: "create",

@@ -62,7 +62,9 @@ class Emitter {
   constructor(values: readonly Value[]) {
     this.values = values;
     const paths = values.flatMap(({ source }) =>
-      source.kind === "weight" && source.storage.path !== undefined ? [source.storage.path] : [],
+      source.kind === "weight" && source.storage.source.path !== undefined
+        ? [source.storage.source.path]
+        : [],
     );
     this.weightsDirectory = paths.length > 0 ? commonDirectory(paths) : undefined;
     for (const value of values) if (value.source.kind === "input") this.addInput(value.source.name, value);
@@ -176,7 +178,10 @@ class Emitter {
   }
 
   private weight(storage: WeightStorage): string {
-    const { path, name } = storage;
+    const {
+      name,
+      source: { path },
+    } = storage;
     const location =
       path === undefined ? `memory/${this.memoryWeights.length}` : relativeTo(this.weightsDirectory!, path);
     if (path === undefined) this.memoryWeights.push({ location, storage });

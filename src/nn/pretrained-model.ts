@@ -1,0 +1,21 @@
+import { Module } from "./module.ts";
+
+/** The root of a model that comes from a checkpoint: what adapters need to know of it besides its modules. */
+export abstract class PreTrainedModel extends Module {
+  /** `model_type` of its config.json. */
+  abstract readonly modelType: string;
+  /** Path of the module that embeds tokens, and of the one that scores them; null if there is none. */
+  abstract readonly inputEmbeddingPath: string | null;
+  abstract readonly outputEmbeddingPath: string | null;
+  /** True if the two share their weight. */
+  abstract readonly tiedEmbeddings: boolean;
+  /** Where it was loaded from, as the user spelled it; becomes `base_model_name_or_path`. */
+  abstract readonly nameOrPath: string;
+
+  /** Number of parameters, shared ones counted once. */
+  parameterCount(): number {
+    let count = 0;
+    for (const [, parameter] of this.namedParameters()) count += parameter.size;
+    return count;
+  }
+}
