@@ -1,5 +1,5 @@
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
-import { basename, join, resolve, sep } from "node:path";
+import { join, sep } from "node:path";
 import { DataError } from "../errors.ts";
 import type { ByteSource, FileStore } from "./types.ts";
 
@@ -160,10 +160,4 @@ async function glob(pattern: string): Promise<string[]> {
   };
   await visit(root, segments.slice(fixed));
   return [...new Set(matches)].sort();
-}
-
-/** A short name for messages: the file's own name if no other file has it, else the path. */
-export function shortNames(paths: readonly string[]): string[] {
-  const names = paths.map((path) => basename(resolve(path)));
-  return names.map((name, i) => (names.filter((other) => other === name).length > 1 ? paths[i]! : name));
 }

@@ -5,7 +5,7 @@ export const IGNORED_LABEL = -100;
 
 /** One training example. `labels` is as long as `inputIds`, not shifted, and -100 where nothing is learned. */
 export type Example = {
-  inputIds: number[];
+  inputIds: Int32Array | number[];
   labels: number[];
   /** Where it came from, for messages: the file, and the line (from 1) if the file has lines. */
   file?: string;

@@ -37,7 +37,21 @@ function firstInvalidByte(bytes: Uint8Array): number {
       invalid = middle;
     }
   }
-  return Math.min(valid, bytes.length - 1);
+  // The bad byte may be the one that a character before it lacks: name that character.
+  return Math.min(completeCharacters(bytes.subarray(0, valid)), bytes.length - 1);
+}
+
+/** Length of the longest prefix that does not end inside a character. */
+export function completeCharacters(bytes: Uint8Array): number {
+  for (let back = 1; back <= Math.min(3, bytes.length); back++) {
+    const byte = bytes[bytes.length - back]!;
+    if (byte < 0x80) return bytes.length;
+    if (byte >= 0xc0) {
+      const needed = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+      return needed > back ? bytes.length - back : bytes.length;
+    }
+  }
+  return bytes.length;
 }
 
 /** Signatures of files that are often given by mistake. */

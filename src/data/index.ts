@@ -1,0 +1,20 @@
+export { BatchSampler, type BatchSamplerOptions } from "./batch-sampler.ts";
+export { blobSource, textSource } from "./byte-source.ts";
+export { type ChatMessage, ChatTemplate } from "./chat-template.ts";
+export { type CollateOptions, collate } from "./collate.ts";
+export { concatDatasets, type HeldOut, memoryDataset, splitDataset, subset } from "./combine.ts";
+export { type DataLocation, type OpenDatasetOptions, openDataset } from "./open-dataset.ts";
+export { exampleLengths, type LoadedBatch, loadBatches, type PrefetchOptions, prefetch } from "./prefetch.ts";
+export { RowDataset, type RowDatasetOptions } from "./row-dataset.ts";
+export { type RowKind, type RowOptions, rowKinds } from "./rows.ts";
+export { TextDataset, type TextDatasetOptions } from "./text-dataset.ts";
+export { AutoTokenizer, type ChatOptions, type EncodedChat, Tokenizer } from "./tokenizer.ts";
+export {
+  type Batch,
+  type ByteSource,
+  type Dataset,
+  type DatasetStats,
+  type Example,
+  type FileStore,
+  IGNORED_LABEL,
+} from "./types.ts";

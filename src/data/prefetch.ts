@@ -1,0 +1,79 @@
+import { type CollateOptions, collate } from "./collate.ts";
+import type { Batch, Dataset } from "./types.ts";
+
+export type PrefetchOptions = {
+  /** Results that may be under way or waiting at once. Default 2. */
+  depth?: number;
+  signal?: AbortSignal;
+};
+
+/**
+ * `prepare` each item ahead of its use, in order, at most `depth` at once. An error comes out in its turn; leaving the
+ * loop early starts nothing more.
+ */
+export async function* prefetch<Item, Result>(
+  items: Iterable<Item>,
+  prepare: (item: Item) => Promise<Result>,
+  { depth = 2, signal }: PrefetchOptions = {},
+): AsyncGenerator<Result, void, undefined> {
+  if (!Number.isInteger(depth) || depth < 1)
+    throw new RangeError(`depth must be a positive integer, got ${depth}.`);
+  const iterator = items[Symbol.iterator]();
+  const waiting: Promise<Result>[] = [];
+  let done = false;
+  const fill = (): void => {
+    while (!done && waiting.length < depth) {
+      const next = iterator.next();
+      if (next.done === true) done = true;
+      else {
+        const result = Promise.resolve(next.value).then(prepare);
+        result.catch(() => {}); // reported in its turn, below
+        waiting.push(result);
+      }
+    }
+  };
+  try {
+    for (fill(); waiting.length > 0; ) {
+      signal?.throwIfAborted();
+      const result = await waiting[0]!;
+      signal?.throwIfAborted();
+      waiting.shift();
+      fill(); // so that the next ones are under way while this one is used
+      yield result;
+    }
+  } finally {
+    if (!done) iterator.return?.();
+    await Promise.allSettled(waiting);
+  }
+}
+
+/** A batch and the indices of its examples in the dataset. */
+export type LoadedBatch = Batch & { indices: number[] };
+
+/** Batches of a dataset, read, tokenized and padded ahead of their use. `batches` is usually a BatchSampler. */
+export const loadBatches = (
+  dataset: Dataset,
+  batches: Iterable<number[]>,
+  options: CollateOptions & PrefetchOptions,
+): AsyncGenerator<LoadedBatch, void, undefined> =>
+  prefetch(
+    batches,
+    async (indices) => {
+      const examples = await Promise.all(indices.map((index) => dataset.get(index)));
+      return { ...collate(examples, options), indices };
+    },
+    options,
+  );
+
+/** Tokens of every example, for BatchSampler's `lengths`; reads the whole dataset once. */
+export async function exampleLengths(
+  dataset: Dataset,
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<Uint32Array> {
+  const lengths = new Uint32Array(dataset.length);
+  for (let i = 0; i < lengths.length; i++) {
+    signal?.throwIfAborted();
+    lengths[i] = (await dataset.get(i)).inputIds.length;
+  }
+  return lengths;
+}

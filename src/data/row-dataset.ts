@@ -1,0 +1,166 @@
+import { DataError } from "../errors.ts";
+import { readAll } from "./byte-source.ts";
+import { parseJson } from "./json-text.ts";
+import { LineIndex, type LineIndexOptions } from "./line-index.ts";
+import { dataError, type Place } from "./problem.ts";
+import { checkRow, detectRowKind, encodeRow, type RowKind, type RowOptions } from "./rows.ts";
+import { StatsCounter } from "./stats.ts";
+import type { ByteSource, Dataset, DatasetStats, Example } from "./types.ts";
+import { checkTextStart, decodeUtf8 } from "./utf8.ts";
+
+export type RowDatasetOptions = RowOptions &
+  LineIndexOptions & {
+    /** Kind of all rows. Default: that of the first row. */
+    kind?: RowKind | undefined;
+    /** Check every row when the dataset is opened. Without it, a bad row is an error when it is read. */
+    validate?: boolean | undefined;
+    signal?: AbortSignal | undefined;
+  };
+
+/** Parsed rows by index. */
+type Rows = {
+  length: number;
+  place(index: number): Place;
+  /** @throws DataError "bad-json", "not-utf8" */
+  row(index: number): Promise<unknown>;
+};
+
+/** The most problems that one message lists. */
+const maxProblems = 10;
+
+/** Examples from a file of JSON rows: JSONL, read line by line in any order, or one JSON array, held in memory. */
+export class RowDataset implements Dataset {
+  readonly name: string;
+  readonly kind: RowKind;
+  readonly #source: ByteSource;
+  readonly #rows: Rows;
+  readonly #options: RowOptions;
+  readonly #counter: StatsCounter;
+
+  private constructor(source: ByteSource, rows: Rows, kind: RowKind, options: RowOptions) {
+    this.name = source.name;
+    this.kind = kind;
+    this.#source = source;
+    this.#rows = rows;
+    this.#options = options;
+    this.#counter = new StatsCounter(rows.length);
+  }
+
+  /**
+   * Index a file of rows. It is JSONL unless it begins with "[" on a line of its own or is named .json and begins
+   * with "[". The dataset owns `source` and closes it.
+   * @throws DataError "empty" if there are no rows; with `validate`, one that lists the bad rows (at most 10).
+   */
+  static async open(source: ByteSource, options: RowDatasetOptions): Promise<RowDataset> {
+    const { kind: givenKind, validate = false, signal, maxLineBytes, chunkBytes, ...rowOptions } = options;
+    const lineOptions = {
+      ...(maxLineBytes !== undefined && { maxLineBytes }),
+      ...(chunkBytes !== undefined && { chunkBytes }),
+      ...(signal !== undefined && { signal }),
+    };
+    const rows = (await isJsonArray(source)) ? await arrayRows(source) : await lineRows(source, lineOptions);
+    if (rows.length === 0)
+      throw dataError("empty", { file: source.name }, "the file has no rows. Give it at least one row.");
+    const kind = givenKind ?? detectRowKind(await rows.row(0), rows.place(0));
+    const dataset = new RowDataset(source, rows, kind, rowOptions);
+    if (validate) await dataset.#validate(signal);
+    return dataset;
+  }
+
+  get length(): number {
+    return this.#rows.length;
+  }
+
+  get stats(): DatasetStats {
+    return this.#counter.stats;
+  }
+
+  async get(index: number): Promise<Example> {
+    checkIndex(index, this.length, this.name);
+    const encoded = encodeRow(await this.#rows.row(index), this.kind, this.#options, this.#rows.place(index));
+    this.#counter.add(index, encoded);
+    return encoded.example;
+  }
+
+  async close(): Promise<void> {
+    await this.#source.close?.();
+  }
+
+  async #validate(signal?: AbortSignal): Promise<void> {
+    const problems: DataError[] = [];
+    let count = 0;
+    for (let i = 0; i < this.length; i++) {
+      if (i % 1024 === 0) signal?.throwIfAborted();
+      try {
+        checkRow(await this.#rows.row(i), this.kind, this.#options, this.#rows.place(i));
+      } catch (error) {
+        if (!(error instanceof DataError)) throw error;
+        if (count++ < maxProblems) problems.push(error);
+      }
+    }
+    if (count === 1) throw problems[0]!;
+    if (count > 1) {
+      const more = count > problems.length ? `\n… and ${count - problems.length} more` : "";
+      throw new DataError(
+        `${this.name}: ${count} of ${this.length} rows cannot be used:\n${problems.map((p) => p.message).join("\n")}${more}`,
+        {
+          code: "bad-rows",
+          details: {
+            file: this.name,
+            count,
+            problems: problems.map((p) => ({ code: p.code, ...p.details })),
+          },
+        },
+      );
+    }
+  }
+}
+
+/** @throws RangeError */
+export function checkIndex(index: number, length: number, name: string): void {
+  if (!Number.isInteger(index) || index < 0 || index >= length)
+    throw new RangeError(`${name} has ${length} examples; there is no index ${index}.`);
+}
+
+const remedy = "Each line must be one complete JSON object.";
+
+async function lineRows(source: ByteSource, options: LineIndexOptions): Promise<Rows> {
+  const index = await LineIndex.build(source, options);
+  const place = (i: number): Place => ({ file: source.name, line: index.lineNumber(i) });
+  return {
+    length: index.length,
+    place,
+    row: async (i) => parseJson(await index.line(i), place(i), remedy),
+  };
+}
+
+/** A JSON array is held in memory: beyond this size JSONL is the way. */
+const maxArrayBytes = 512 << 20;
+
+async function arrayRows(source: ByteSource): Promise<Rows> {
+  const file = source.name;
+  if (source.size > maxArrayBytes)
+    throw dataError(
+      "file-too-large",
+      { file },
+      `a JSON array of ${source.size} bytes would have to be held in memory (limit ${maxArrayBytes}). ` +
+        "Convert it to JSONL (jq -c '.[]'), which is read line by line.",
+    );
+  const bytes = await readAll(source);
+  const bom = checkTextStart(bytes, { file });
+  const text = decodeUtf8(bytes.subarray(bom), { file }, bom);
+  const items = parseJson(text, { file }, "The file must be one JSON array of objects.") as unknown[];
+  return {
+    length: items.length,
+    place: (i) => ({ file, item: i + 1 }),
+    row: async (i) => items[i],
+  };
+}
+
+/** Whether the first character that is not white space opens an array that is not a whole line (a bad JSONL row). */
+async function isJsonArray(source: ByteSource): Promise<boolean> {
+  const head = await source.read(0, Math.min(4096, source.size));
+  const bom = checkTextStart(head, { file: source.name });
+  const text = new TextDecoder().decode(head.subarray(bom)).trimStart();
+  return text.startsWith("[") && (/\.json$/i.test(source.name) || /^\[\s*(\{|$)/.test(text));
+}

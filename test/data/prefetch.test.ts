@@ -1,0 +1,92 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { BatchSampler } from "../../src/data/batch-sampler.ts";
+import { memoryDataset } from "../../src/data/combine.ts";
+import { exampleLengths, loadBatches, prefetch } from "../../src/data/prefetch.ts";
+
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+describe("prefetch", () => {
+  test("keeps the order and the bound for any delays", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.nat(3), { maxLength: 12 }),
+        fc.integer({ min: 1, max: 5 }),
+        async (delays, depth) => {
+          let [underWay, most] = [0, 0];
+          const prepare = async (index: number): Promise<number> => {
+            most = Math.max(most, ++underWay);
+            await sleep(delays[index]!);
+            underWay--;
+            return index;
+          };
+          const results: number[] = [];
+          for await (const result of prefetch(delays.keys(), prepare, { depth })) results.push(result);
+          expect(results).toEqual([...delays.keys()]);
+          expect(most).toBe(Math.min(depth, delays.length));
+        },
+      ),
+      { numRuns: 30 },
+    );
+  });
+
+  test("works ahead while the consumer is busy", async () => {
+    const started: number[] = [];
+    const iterator = prefetch([0, 1, 2, 3, 4], async (i) => started.push(i), { depth: 2 });
+    await iterator.next();
+    await sleep(5);
+    expect(started).toEqual([0, 1, 2]);
+    await iterator.return();
+    expect(started).toEqual([0, 1, 2]);
+  });
+
+  test("an error comes out in its turn and ends it", async () => {
+    const results: number[] = [];
+    const run = async () => {
+      for await (const result of prefetch(
+        [0, 1, 2, 3],
+        async (i) => {
+          if (i === 2) throw new Error("two");
+          return i;
+        },
+        { depth: 4 },
+      )) {
+        results.push(result);
+        await sleep(2);
+      }
+    };
+    await expect(run()).rejects.toThrow("two");
+    expect(results).toEqual([0, 1]);
+  });
+
+  test("an aborted signal stops it", async () => {
+    const controller = new AbortController();
+    const run = async () => {
+      for await (const result of prefetch([0, 1, 2], async (i) => i, { signal: controller.signal }))
+        if (result === 0) controller.abort();
+    };
+    await expect(run()).rejects.toThrow(/abort/i);
+  });
+
+  test("refuses a depth of 0", async () => {
+    await expect(prefetch([1], async (i) => i, { depth: 0 }).next()).rejects.toThrow(/depth/);
+  });
+});
+
+test("loadBatches reads what the sampler chose, in its order", async () => {
+  const examples = Array.from({ length: 7 }, (_, i) => ({
+    inputIds: new Array<number>(i + 1).fill(i),
+    labels: new Array<number>(i + 1).fill(i),
+  }));
+  const dataset = memoryDataset(examples);
+  const lengths = await exampleLengths(dataset);
+  expect([...lengths]).toEqual([1, 2, 3, 4, 5, 6, 7]);
+  const sampler = new BatchSampler({ length: 7, batchSize: 2, seed: 5, lengths });
+  const indices: number[][] = [];
+  for await (const batch of loadBatches(dataset, sampler, { padTokenId: 99 })) {
+    indices.push(batch.indices);
+    expect(batch.inputIds.shape).toEqual([batch.indices.length, Math.max(...batch.indices) + 1]);
+    expect(Number(batch.inputIds.data[0])).toBe(batch.indices[0]);
+  }
+  expect(indices).toEqual([...sampler]);
+});
