@@ -1,0 +1,281 @@
+import { failure, type Warnings } from "./failure.ts";
+import { baseLayer, type LiveModule, LiveParameter, LoraModule } from "./live.ts";
+import { checkLinearInit, checkPlainInit, checkVariants } from "./lora-init.ts";
+import type { ResolvedConfig } from "./options.ts";
+import type { ModuleKind } from "./tree.ts";
+
+/** PEFT's class of a LoRA layer. */
+export type LoraLayerName =
+  | "Linear"
+  | "Embedding"
+  | "Conv1d"
+  | "Conv2d"
+  | "Conv3d"
+  | "MultiheadAttention"
+  | "ParamWrapper";
+
+/** The values of one LoRA layer. */
+export type LoraSpec = {
+  readonly layer: LoraLayerName;
+  readonly r: number;
+  readonly alpha: number;
+  /** alpha / r, or alpha / √r with rank stabilisation. */
+  readonly scaling: number;
+  readonly fanInFanOut: boolean;
+  readonly dropsOut: boolean;
+  /** The parameter that a ParamWrapper adapts. */
+  readonly parameterName: string | null;
+};
+
+/** What a LoRA layer is made of. */
+export type LoraRequest = {
+  /** Name of the module or parameter, for messages. */
+  readonly name: string;
+  readonly r: number;
+  readonly alpha: number;
+  readonly config: ResolvedConfig;
+  readonly warnings: Warnings;
+  /** Follow the input embedding: its LoRA factors, transposed, are this layer's. */
+  readonly tiedTo?: LoraModule;
+};
+
+const convolutions: Partial<Record<ModuleKind, LoraLayerName>> = {
+  conv1d: "Conv1d",
+  conv2d: "Conv2d",
+  conv3d: "Conv3d",
+};
+
+/**
+ * Wraps a module in the LoRA layer of its kind. Shapes of A and B by kind: Linear (r, in), (out, r); Embedding
+ * (r, rows), (dim, r); convolution (r, in, kernel…), (out, r / groups, 1…).
+ * May correct `config.fanInFanOut`, as PEFT does, for this layer and all later ones.
+ * @throws SelectionError if the kind cannot carry LoRA, or the rank or an option does not fit it.
+ * Source: PEFT 0.21 `tuners/lora/layer.py`, dispatch_default and the layer classes.
+ */
+export function createLora(target: LiveModule, request: LoraRequest): LoraModule {
+  const base = target instanceof LoraModule ? baseLayer(target) : target;
+  const kind = base.kind as ModuleKind;
+  switch (kind) {
+    case "embedding":
+      return createEmbedding(target, base, request);
+    case "conv1d":
+    case "conv2d":
+    case "conv3d":
+      return createConvolution(target, base, request, convolutions[kind]!);
+    case "mha":
+      return createAttention(target, base, request);
+    case "linear":
+    case "conv1d_hf":
+      correctFanInFanOut(kind, request);
+      return createLinear(target, base, request);
+    default:
+      throw failure(
+        "inject",
+        "ValueError",
+        "unsupported-module-type",
+        `"${request.name}" is matched, but a ${base.className} cannot carry LoRA. Supported are Linear, Embedding, ` +
+          "Conv1d, Conv2d, Conv3d, transformers' Conv1D and MultiheadAttention. Name the layers inside it, or " +
+          "narrow targetModules.",
+        { module: request.name, className: base.className },
+      );
+  }
+}
+
+function correctFanInFanOut(kind: "linear" | "conv1d_hf", { config, warnings }: LoraRequest): void {
+  if (kind === "linear" && config.fanInFanOut) {
+    warnings.add("fan-in-fan-out-set-false", "fanInFanOut is true but the module is a Linear: set to false.");
+    config.fanInFanOut = false;
+  } else if (kind === "conv1d_hf" && !config.fanInFanOut) {
+    warnings.add("fan-in-fan-out-set-true", "fanInFanOut is false but the module is a Conv1D: set to true.");
+    config.fanInFanOut = true;
+  }
+}
+
+function createLinear(target: LiveModule, base: LiveModule, request: LoraRequest): LoraModule {
+  const { config, r } = request;
+  const inputs = base.info?.in ?? 0;
+  const outputs = base.info?.out ?? 0;
+  checkRank(request);
+  warnAboutBias(base, request);
+  checkVariants("Linear", request);
+  let shapeA: number[] = [r, inputs];
+  let shapeB: number[] = [outputs, r];
+  if (request.tiedTo !== undefined) {
+    // lora_A = Bᵀ and lora_B = Aᵀ of the embedding
+    const [a, b] = embeddingFactors(request.tiedTo);
+    shapeA = [b[1]!, b[0]!];
+    shapeB = [a[1]!, a[0]!];
+  }
+  const weight = base.attribute("weight");
+  const { rank, isWeightOrder } = checkLinearInit(request, inputs, outputs, weight instanceof LiveParameter);
+  if (rank !== null) {
+    // decompositions give at most min(in, out) components; QR of a Conv1D's (in, out) weight swaps the roles
+    const swap = isWeightOrder && base.kind === "conv1d_hf";
+    shapeA = [rank, swap ? outputs : inputs];
+    shapeB = [swap ? inputs : outputs, rank];
+  }
+  const adapter = new Map([
+    ["lora_A.default.weight", parameter(shapeA, request)],
+    ["lora_B.default.weight", parameter(shapeB, request, config.initLoraWeights !== "mica")],
+  ]);
+  if (config.loraBias) adapter.set("lora_B.default.bias", parameter([outputs], request));
+  if (config.useDora) adapter.set("lora_magnitude_vector.default.weight", parameter([outputs], request));
+  return new LoraModule(target, spec("Linear", request, config.fanInFanOut), adapter);
+}
+
+function createEmbedding(target: LiveModule, base: LiveModule, request: LoraRequest): LoraModule {
+  const { config, r } = request;
+  const rows = base.info?.in ?? 0;
+  const dim = base.info?.out ?? 0;
+  if (config.loraBias)
+    throw failure(
+      "inject",
+      "ValueError",
+      "lora-bias-on-embedding",
+      `loraBias is not possible for the embedding "${request.name}". Set it to false or do not target embeddings.`,
+      { module: request.name },
+    );
+  checkRank(request);
+  checkVariants("Embedding", request);
+  const adapter = new Map([
+    ["lora_embedding_A.default", parameter([r, rows], request)],
+    ["lora_embedding_B.default", parameter([dim, r], request, config.initLoraWeights !== "mica")],
+  ]);
+  if (config.useDora) adapter.set("lora_magnitude_vector.default.weight", parameter([dim], request));
+  return new LoraModule(target, spec("Embedding", request, config.fanInFanOut), adapter);
+}
+
+function createConvolution(
+  target: LiveModule,
+  base: LiveModule,
+  request: LoraRequest,
+  layer: LoraLayerName,
+): LoraModule {
+  const { config, r, warnings } = request;
+  const inputs = base.info?.in ?? 0;
+  const outputs = base.info?.out ?? 0;
+  const groups = base.info?.extra?.groups ?? 1;
+  if (groups > 1)
+    warnings.add("groups-conv", "A convolution with groups > 1 is adapted: its adapter cannot be merged.");
+  if (r % groups !== 0)
+    throw failure(
+      "inject",
+      "ValueError",
+      "rank-not-divisible-by-groups",
+      `"${request.name}" is a convolution with ${groups} groups, which do not divide r = ${r}. ` +
+        "Choose a multiple of the groups, or do not target it.",
+      { module: request.name, r, groups },
+    );
+  checkRank(request);
+  warnAboutBias(base, request);
+  checkVariants("Conv", request);
+  checkPlainInit(request);
+  const dimensions = Number(layer[4]);
+  const kernel = base.info?.extra?.kernelSize ?? 1;
+  const kernelShape = typeof kernel === "number" ? Array<number>(dimensions).fill(kernel) : [...kernel];
+  const ones = Array<number>(dimensions).fill(1);
+  const adapter = new Map([
+    ["lora_A.default.weight", parameter([r, inputs, ...kernelShape], request)],
+    ["lora_B.default.weight", parameter([outputs, r / groups, ...ones], request)],
+  ]);
+  if (config.loraBias) adapter.set("lora_B.default.bias", parameter([outputs], request));
+  if (config.useDora)
+    adapter.set("lora_magnitude_vector.default.weight", parameter([1, outputs, ...ones], request));
+  return new LoraModule(target, spec(layer, request, false), adapter);
+}
+
+/** in_proj carries the outer layer's factors; out_proj becomes a LoRA Linear inside. */
+function createAttention(target: LiveModule, base: LiveModule, request: LoraRequest): LoraModule {
+  const { config, r } = request;
+  const projection = base.children.get("out_proj");
+  if (!base.parameters.has("in_proj_weight") || config.useDora || projection === undefined)
+    throw failure(
+      "inject",
+      "ValueError",
+      "other",
+      `"${request.name}" is a MultiheadAttention ${
+        config.useDora ? "and useDora does not work with it" : "whose query, key and value differ in size"
+      }. Do not target it.`,
+      { module: request.name },
+    );
+  const inner = createLinear(projection, projection, request);
+  base.setChild("out_proj", inner);
+  const embed = base.info?.in ?? 0;
+  const outputs = base.info?.out ?? 3 * embed;
+  checkRank(request);
+  warnAboutBias(base, request);
+  checkVariants("MultiheadAttention", request);
+  checkLinearInit(request, embed, outputs, false);
+  warnAboutBias(projection, request);
+  moveWeightLast(base, "in_proj_weight");
+  moveWeightLast(projection, "weight");
+  const adapter = new Map([
+    ["lora_A.default.weight", parameter([r, embed], request)],
+    ["lora_B.default.weight", parameter([outputs, r], request)],
+  ]);
+  if (config.loraBias) adapter.set("lora_B.default.bias", parameter([outputs], request));
+  return new LoraModule(target, spec("MultiheadAttention", request, false), adapter);
+}
+
+/** PEFT deletes and registers the weight again around each merge, which puts it behind the bias. */
+function moveWeightLast(module: LiveModule, name: string): void {
+  const weight = module.parameters.get(name);
+  if (weight === undefined) return;
+  module.parameters.delete(name);
+  module.setParameter(name, weight);
+}
+
+/** Shapes of A (r, rows) and B (dim, r) of the embedding that a tied layer follows. */
+function embeddingFactors(embedding: LoraModule): [readonly number[], readonly number[]] {
+  const a = embedding.adapter.get("lora_embedding_A.default");
+  const b = embedding.adapter.get("lora_embedding_B.default");
+  if (a === undefined || b === undefined)
+    throw failure(
+      "inject",
+      "AttributeError",
+      "python-internal",
+      "The input embedding carries no LoRA embedding factors, so no layer can be tied to it.",
+    );
+  return [a.shape, b.shape];
+}
+
+export function checkRank({ r, name }: LoraRequest): void {
+  if (r > 0) return;
+  throw failure(
+    "inject",
+    "ValueError",
+    "rank-not-positive",
+    `r must be a positive integer, but it is ${r} for "${name}". Check r and rankPattern.`,
+    { r, target: name },
+  );
+}
+
+function warnAboutBias(base: LiveModule, { config, warnings }: LoraRequest): void {
+  if (config.loraBias && base.attribute("bias") === undefined)
+    warnings.add(
+      "lora-bias-base-has-no-bias",
+      `loraBias is true but a targeted ${base.className} has no bias: the adapter cannot be merged into it.`,
+      "PeftWarning",
+    );
+}
+
+export const parameter = (
+  shape: readonly number[],
+  { config }: LoraRequest,
+  isTrained = true,
+): LiveParameter => new LiveParameter(shape, isTrained && !config.inferenceMode);
+
+export const spec = (
+  layer: LoraLayerName,
+  { r, alpha, config }: LoraRequest,
+  fanInFanOut: boolean,
+  parameterName: string | null = null,
+): LoraSpec => ({
+  layer,
+  r,
+  alpha,
+  scaling: config.useRslora ? alpha / Math.sqrt(r) : alpha / r,
+  fanInFanOut: Boolean(fanInFanOut),
+  dropsOut: config.loraDropout > 0,
+  parameterName,
+});

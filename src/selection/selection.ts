@@ -1,0 +1,144 @@
+import type { SelectionWarning, Warnings } from "./failure.ts";
+import type { Injected, Injection } from "./inject.ts";
+import { type LiveModule, SavedWrapper, TokenWrapper } from "./live.ts";
+import type { LoraLayerName } from "./lora-layer.ts";
+import type { ResolvedConfig } from "./options.ts";
+import type { Patterns } from "./patterns.ts";
+import { describeReason, type TargetReason } from "./reason.ts";
+import { type AdapterTensors, adapterTensors } from "./state-dict.ts";
+import { countParameters } from "./trainable.ts";
+import { getSubmodule, namedModules, namedParameters } from "./traverse.ts";
+import type { ModuleTree, NamedShape } from "./tree.ts";
+import { inputEmbedding } from "./tying.ts";
+
+/** One adapted module or parameter. */
+export type Target = {
+  readonly name: string;
+  /** PEFT's class of the LoRA layer. */
+  readonly layer: LoraLayerName;
+  readonly r: number;
+  readonly alpha: number;
+  readonly scaling: number;
+  /** The base weight is stored (in, out). */
+  readonly fanInFanOut: boolean;
+  /** Number of adapter parameters, frozen ones included. */
+  readonly parameters: number;
+  /** The adapter's tensors: key below the module in the saved file, e.g. `lora_A.weight`, and shape. */
+  readonly tensors: readonly NamedShape[];
+  readonly reason: TargetReason;
+  /** The reason in words. */
+  readonly because: string;
+};
+
+type Parts = {
+  readonly tree: ModuleTree;
+  readonly config: ResolvedConfig;
+  readonly injection: Injection;
+  readonly peftModel: LiveModule;
+  readonly root: LiveModule;
+  readonly patterns: Patterns;
+  readonly warnings: Warnings;
+};
+
+/** What a configuration selects in a model. */
+export class Selection {
+  /** Adapted modules in PEFT's order: as the model lists them, tied ones last. */
+  readonly targets: readonly Target[];
+  readonly targetParameters: readonly Target[];
+  /** Modules trained as a whole; names as they are after wrapping. */
+  readonly modulesToSave: readonly string[];
+  /** Modules of which some token rows are trained. */
+  readonly tokenModules: readonly string[];
+  readonly trainableParameters: number;
+  /** All parameters of the adapted model. */
+  readonly totalParameters: number;
+  readonly warnings: readonly SelectionWarning[];
+  /** The configuration as the injection leaves it. */
+  readonly config: ResolvedConfig;
+  readonly #parts: Parts;
+  #saved: AdapterTensors | undefined;
+
+  constructor(parts: Parts) {
+    const { config, injection, warnings } = parts;
+    this.#parts = parts;
+    this.targets = injection.modules.map((injected) => describeTarget(injected, config));
+    this.targetParameters = injection.parameters.map((injected) => describeTarget(injected, config));
+    const { saved, tokens } = findWrapped(parts);
+    this.modulesToSave = saved;
+    this.tokenModules = tokens;
+    const { trainable, total } = countParameters(parts.root);
+    this.trainableParameters = trainable;
+    this.totalParameters = total;
+    this.warnings = warnings.list;
+    this.config = config;
+  }
+
+  /** Trainable parameters that are not LoRA's, by their names in the PEFT model. */
+  get trainableExtra(): readonly string[] {
+    return namedParameters(this.#parts.peftModel)
+      .filter(([name, parameter]) => parameter.requiresGrad && !name.includes(".lora_"))
+      .map(([name]) => name);
+  }
+
+  /** Keys and shapes of adapter_model.safetensors, in PEFT's order. Computed when first read. */
+  get stateDict(): readonly NamedShape[] {
+    return this.#tensors().tensors;
+  }
+
+  /** What PEFT warns of when it saves. */
+  get stateDictWarnings(): readonly SelectionWarning[] {
+    return this.#tensors().warnings.list;
+  }
+
+  #tensors(): AdapterTensors {
+    const { tree, config, peftModel, root, patterns } = this.#parts;
+    const output = tree.outputEmbeddings;
+    this.#saved ??= adapterTensors(
+      peftModel,
+      config,
+      {
+        input: () => inputEmbedding(tree, root),
+        output: () => (output === null ? null : (getSubmodule(root, output) ?? null)),
+      },
+      patterns,
+    );
+    return this.#saved;
+  }
+}
+
+function describeTarget({ name, lora, reason }: Injected, config: ResolvedConfig): Target {
+  const { layer, r, alpha, scaling, fanInFanOut } = lora.spec;
+  let parameters = 0;
+  for (const parameter of lora.adapter.values()) parameters += parameter.size;
+  return {
+    name,
+    layer,
+    r,
+    alpha,
+    scaling,
+    fanInFanOut,
+    parameters,
+    get tensors() {
+      return [...lora.adapter].map(([path, { shape }]) => [savedKey(path), shape] as const);
+    },
+    reason,
+    get because() {
+      return describeReason(reason, config);
+    },
+  };
+}
+
+/** `lora_A.default.weight` is saved as `lora_A.weight`, a magnitude vector without `.weight`. */
+const savedKey = (path: string): string =>
+  path.startsWith("lora_magnitude_vector.") ? "lora_magnitude_vector" : path.replace(".default", "");
+
+function findWrapped({ config, root }: Parts): { saved: string[]; tokens: string[] } {
+  const saved: string[] = [];
+  const tokens: string[] = [];
+  if (config.modulesToSave !== null || config.trainableTokenIndices !== null)
+    for (const { name, module } of namedModules(root, { duplicates: false })) {
+      if (module instanceof SavedWrapper) saved.push(name);
+      else if (module instanceof TokenWrapper) tokens.push(name);
+    }
+  return { saved, tokens };
+}

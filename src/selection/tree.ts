@@ -1,0 +1,157 @@
+import { SelectionError } from "../errors.ts";
+
+/** What a module is, as far as LoRA cares; subclasses count as their base class. */
+export const moduleKinds = [
+  "linear",
+  "conv1d_hf",
+  "conv1d",
+  "conv2d",
+  "conv3d",
+  "embedding",
+  "mha",
+  "norm",
+  "dropout",
+  "identity",
+  "modulelist",
+  "moduledict",
+  "module",
+] as const;
+
+export type ModuleKind = (typeof moduleKinds)[number];
+
+/** A parameter's or buffer's own name and its shape. */
+export type NamedShape = readonly [name: string, shape: readonly number[]];
+
+/** One module of a model, as `named_modules()` of PyTorch lists it. */
+export type ModuleInfo = {
+  /** Dotted path; `""` is the root. */
+  readonly name: string;
+  readonly className: string;
+  readonly kind: ModuleKind;
+  /** Input features, channels or embedding rows; null where the kind has none. */
+  readonly in: number | null;
+  readonly out: number | null;
+  /** Parameters that belong to this module itself. */
+  readonly parameters: readonly NamedShape[];
+  readonly extra?: ModuleExtra;
+};
+
+/** What convolutions and stacked experts need beyond in and out. */
+export type ModuleExtra = {
+  readonly kernelSize?: number | readonly number[];
+  readonly groups?: number;
+  /** Stacked experts stored (experts, in, out) instead of (experts, out, in). */
+  readonly isTransposed?: boolean;
+};
+
+/** The fields of a model's config.json that selection reads. */
+export type TreeConfig = {
+  readonly modelType?: string;
+  readonly tieWordEmbeddings?: boolean | null;
+};
+
+/**
+ * A model as module names, kinds and shapes; no weights. Modules are in registration order, parents before
+ * children, and a module reachable by two paths is listed once, under its first path.
+ */
+export type ModuleTree = {
+  readonly name: string;
+  readonly modelType: string;
+  readonly className: string;
+  readonly config: TreeConfig;
+  readonly modules: readonly ModuleInfo[];
+  /** Name of the module that embeds the input tokens, of the one that scores the output tokens. */
+  readonly inputEmbeddings: string | null;
+  readonly outputEmbeddings: string | null;
+  /** Which of `score`, `classifier` the top-level model has. */
+  readonly seqClsHeads: readonly string[];
+  /** `[parameter path, first path of the same parameter]`. */
+  readonly tiedWeights: readonly (readonly [string, string])[];
+  /** Modules that share the input embedding's weight by the model's own declaration. */
+  readonly tiedWithEmbedding: readonly string[];
+  /** Set where the model cannot even say what is tied: Python's exception, `[type, message]`. */
+  readonly tiedLookupError?: readonly [type: string, message: string];
+  /** `[path, first path]` of module objects reachable twice. */
+  readonly duplicateModules: readonly (readonly [string, string])[];
+  /** Parameters, tied ones counted once. */
+  readonly numParameters: number;
+  /** Whether it is a transformers model: only then does all-linear leave the output head out. */
+  readonly isPretrainedModel: boolean;
+  /** Every saved tensor: parameters and persistent buffers, each path of a tied one. */
+  readonly stateDict?: readonly NamedShape[];
+};
+
+type Json = Record<string, unknown>;
+
+/**
+ * Reads a skeleton: the JSON description of a module tree written by `scripts/make_skeletons.py`.
+ * @throws SelectionError `invalid-skeleton` naming the field or row that is missing or malformed.
+ */
+export function parseSkeleton(json: unknown): ModuleTree {
+  if (!isObject(json)) throw invalid("a JSON object", json);
+  const rows = json["modules"];
+  if (!Array.isArray(rows) || rows.length === 0) throw invalid('a non-empty array in "modules"', rows);
+  const config = isObject(json["config"]) ? json["config"] : {};
+  const tie = config["tie_word_embeddings"];
+  const modelType = String(json["model_type"] ?? config["model_type"] ?? "custom");
+  const tied = json["tied_with_embedding"];
+  return {
+    name: String(json["name"] ?? modelType),
+    modelType,
+    className: String(json["class"] ?? (rows[0] as unknown[])[1] ?? ""),
+    config: { modelType, ...(typeof tie === "boolean" ? { tieWordEmbeddings: tie } : {}) },
+    modules: rows.map(parseRow),
+    inputEmbeddings: nameOrNull(json["input_embeddings"]),
+    outputEmbeddings: nameOrNull(json["output_embeddings"]),
+    seqClsHeads: list<string>(json["seq_cls_heads"]),
+    tiedWeights: list<[string, string]>(json["tied_weights"]),
+    tiedWithEmbedding: list<string>(tied),
+    ...(isObject(tied) && Array.isArray(tied["error"])
+      ? { tiedLookupError: tied["error"] as [string, string] }
+      : {}),
+    duplicateModules: list<[string, string]>(json["duplicate_modules"]),
+    numParameters: Number(json["num_parameters"] ?? 0),
+    isPretrainedModel: json["is_pretrained_model"] !== false,
+    ...(Array.isArray(json["state_dict"]) ? { stateDict: json["state_dict"] as NamedShape[] } : {}),
+  };
+}
+
+function parseRow(row: unknown, index: number): ModuleInfo {
+  if (!Array.isArray(row) || row.length < 6)
+    throw invalid("[name, class, kind, in, out, parameters, extra?]", row, index);
+  const [name, className, kind, inputs, outputs, parameters, extra] = row as unknown[];
+  if (typeof name !== "string" || typeof className !== "string")
+    throw invalid("a name and a class", row, index);
+  if (!moduleKinds.includes(kind as ModuleKind)) throw invalid(`a kind of ${moduleKinds}`, kind, index);
+  if (!Array.isArray(parameters)) throw invalid("an array of [parameter, shape]", parameters, index);
+  return {
+    name,
+    className,
+    kind: kind as ModuleKind,
+    in: inputs as number | null,
+    out: outputs as number | null,
+    parameters: parameters as NamedShape[],
+    ...(isObject(extra) ? { extra: parseExtra(extra) } : {}),
+  };
+}
+
+const parseExtra = (extra: Json): ModuleExtra => ({
+  ...("kernel_size" in extra ? { kernelSize: extra["kernel_size"] as number | number[] } : {}),
+  ...("groups" in extra ? { groups: extra["groups"] as number } : {}),
+  ...("is_transposed" in extra ? { isTransposed: extra["is_transposed"] as boolean } : {}),
+});
+
+const isObject = (value: unknown): value is Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+const nameOrNull = (value: unknown): string | null => (typeof value === "string" ? value : null);
+const list = <T>(value: unknown): T[] => (Array.isArray(value) ? (value as T[]) : []);
+
+function invalid(expected: string, got: unknown, row?: number): SelectionError {
+  const where = row === undefined ? "" : ` in row ${row} of "modules"`;
+  const text = JSON.stringify(got) ?? "nothing";
+  return new SelectionError(
+    `The skeleton is malformed: expected ${expected}${where}, got ${text.slice(0, 80)}. ` +
+      "Write it with scripts/make_skeletons.py.",
+    { code: "invalid-skeleton", details: row === undefined ? {} : { row } },
+  );
+}
