@@ -148,7 +148,7 @@ function check(
     else if (numel(shape) !== length)
       add(
         "invalid-shape",
-        `${of} has shape [${shape}], which is ${numel(shape)} values, but ${length}`,
+        `${of} has shape [${shape}], which is ${numel(shape)} values, but has ${length}`,
         name,
       );
   }
