@@ -5,10 +5,12 @@ export { type CollateOptions, collate } from "./collate.ts";
 export { concatDatasets, type HeldOut, memoryDataset, splitDataset, subset } from "./combine.ts";
 export { type DataLocation, type OpenDatasetOptions, openDataset } from "./open-dataset.ts";
 export { exampleLengths, type LoadedBatch, loadBatches, type PrefetchOptions, prefetch } from "./prefetch.ts";
+export { type RowKind, rowKinds } from "./row-checks.ts";
 export { RowDataset, type RowDatasetOptions } from "./row-dataset.ts";
-export { type RowKind, type RowOptions, rowKinds } from "./rows.ts";
+export type { RowOptions } from "./rows.ts";
 export { TextDataset, type TextDatasetOptions } from "./text-dataset.ts";
 export { AutoTokenizer, type ChatOptions, type EncodedChat, Tokenizer } from "./tokenizer.ts";
+export { readTokenizerFiles, type TokenizerFiles } from "./tokenizer-files.ts";
 export {
   type Batch,
   type ByteSource,

@@ -3,7 +3,8 @@ import { readAll } from "./byte-source.ts";
 import { parseJson } from "./json-text.ts";
 import { LineIndex, type LineIndexOptions } from "./line-index.ts";
 import { dataError, type Place } from "./problem.ts";
-import { checkRow, detectRowKind, encodeRow, type RowKind, type RowOptions } from "./rows.ts";
+import { checkRow, detectRowKind, type RowKind } from "./row-checks.ts";
+import { encodeRow, type RowOptions } from "./rows.ts";
 import { StatsCounter } from "./stats.ts";
 import type { ByteSource, Dataset, DatasetStats, Example } from "./types.ts";
 import { checkTextStart, decodeUtf8 } from "./utf8.ts";
@@ -36,6 +37,7 @@ export class RowDataset implements Dataset {
   readonly #rows: Rows;
   readonly #options: RowOptions;
   readonly #counter: StatsCounter;
+  #closed = false;
 
   private constructor(source: ByteSource, rows: Rows, kind: RowKind, options: RowOptions) {
     this.name = source.name;
@@ -47,8 +49,8 @@ export class RowDataset implements Dataset {
   }
 
   /**
-   * Index a file of rows. It is JSONL unless it begins with "[" on a line of its own or is named .json and begins
-   * with "[". The dataset owns `source` and closes it.
+   * Index a file of rows. It is JSONL unless it begins with "[{" or a "[" alone on its line, or is named .json
+   * and begins with "[". The dataset owns `source` and closes it.
    * @throws DataError "empty" if there are no rows; with `validate`, one that lists the bad rows (at most 10).
    */
   static async open(source: ByteSource, options: RowDatasetOptions): Promise<RowDataset> {
@@ -77,12 +79,15 @@ export class RowDataset implements Dataset {
 
   async get(index: number): Promise<Example> {
     checkIndex(index, this.length, this.name);
+    if (this.#closed)
+      throw dataError("closed", { file: this.name }, "the dataset was closed. Close it after its last use.");
     const encoded = encodeRow(await this.#rows.row(index), this.kind, this.#options, this.#rows.place(index));
     this.#counter.add(index, encoded);
     return encoded.example;
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#source.close?.();
   }
 
@@ -92,7 +97,7 @@ export class RowDataset implements Dataset {
     for (let i = 0; i < this.length; i++) {
       if (i % 1024 === 0) signal?.throwIfAborted();
       try {
-        checkRow(await this.#rows.row(i), this.kind, this.#options, this.#rows.place(i));
+        checkRow(await this.#rows.row(i), this.kind, this.#options.vocabSize, this.#rows.place(i));
       } catch (error) {
         if (!(error instanceof DataError)) throw error;
         if (count++ < maxProblems) problems.push(error);

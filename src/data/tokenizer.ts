@@ -243,6 +243,11 @@ export const AutoTokenizer = {
    * "bad-tokenizer", "unsupported-tokenizer".
    */
   async fromPretrained(location: string | FileStore): Promise<Tokenizer> {
+    if (typeof location === "string" && /^https?:/i.test(location))
+      throw new DataError(
+        `${location}: a tokenizer is read from a local directory or a store of files. Pass urlStore(${JSON.stringify(location)}).`,
+        { code: "not-a-directory", details: { location } },
+      );
     const store =
       typeof location === "string" ? (await import("./node.ts")).directoryFiles(location) : location;
     return new Tokenizer(await readTokenizerFiles(store));

@@ -42,7 +42,7 @@ describe("openDataset", () => {
     const dataset = await openDataset(join(directory, "b.jsonl"));
     expect((await dataset.get(1)).line).toBe(3);
     await dataset.close?.();
-    await expect(dataset.get(0)).rejects.toMatchObject({ code: "unreadable" });
+    await expect(dataset.get(0)).rejects.toMatchObject({ code: "closed" });
   });
 
   test("a byte order mark is skipped", async () => {
