@@ -1,0 +1,22 @@
+export {
+  createLogitsProcessors,
+  type GenerationConfig,
+  type GenerationOptions,
+  type GenerationWarning,
+  generationOptionsSchema,
+  newTokenLimit,
+  resolveGenerationConfig,
+} from "./config.ts";
+export {
+  type LogitsProcessor,
+  MinNewTokensLengthLogitsProcessor,
+  MinPLogitsWarper,
+  NoRepeatNGramLogitsProcessor,
+  RepetitionPenaltyLogitsProcessor,
+  TemperatureLogitsWarper,
+  TopKLogitsWarper,
+  TopPLogitsWarper,
+} from "./logits-processors.ts";
+export { argmax, Sampler, type SamplerOptions } from "./sampler.ts";
+export { type StopReason, StopStringFilter, stopReason } from "./stopping.ts";
+export { TextStreamer } from "./text-streamer.ts";
