@@ -79,25 +79,20 @@ function layOut<T extends Tensor | TensorEntry>(tensors: Named<T>, metadata: Met
   const items =
     tensors instanceof Map ? [...(tensors as Map<string, T>)] : Object.entries(tensors as Record<string, T>);
   check(items, metadata);
-  const encoder = new TextEncoder();
-  const sortable = items.map(([name, item]) => ({ name, item, key: encoder.encode(name) }));
-  sortable.sort(
-    (a, b) => alignmentRank(b.item.dtype) - alignmentRank(a.item.dtype) || compareBytes(a.key, b.key),
+  const sorted = items.toSorted(
+    ([aName, a], [bName, b]) =>
+      alignmentRank(b.dtype) - alignmentRank(a.dtype) || compareCodePoints(aName, bName),
   );
   let offset = 0;
   const members = metadata === undefined ? [] : [`"${metadataKey}":${stringify(metadata)}`];
-  for (const { name, item } of sortable) {
+  for (const [name, item] of sorted) {
     const end = offset + numel(item.shape) * byteSize(item.dtype);
     const info = { dtype: headerName(item.dtype), shape: item.shape, data_offsets: [offset, end] };
     members.push(`${JSON.stringify(name)}:${JSON.stringify(info)}`);
     offset = end;
   }
   const head = encodeHeader(`{${members.join(",")}}`);
-  return {
-    head,
-    items: sortable.map(({ name, item }) => [name, item] as const),
-    byteLength: head.length + offset,
-  };
+  return { head, items: sorted, byteLength: head.length + offset };
 }
 
 const stringify = (metadata: Metadata): string =>
@@ -107,11 +102,18 @@ const stringify = (metadata: Metadata): string =>
     .join(",")}}`;
 
 /** Order of UTF-8 bytes, which is that of code points; JavaScript compares UTF-16 units. */
-function compareBytes(a: Uint8Array, b: Uint8Array): number {
+function compareCodePoints(a: string, b: string): number {
   const length = Math.min(a.length, b.length);
-  for (let i = 0; i < length; i++) if (a[i] !== b[i]) return a[i]! - b[i]!;
+  for (let i = 0; i < length; i++) {
+    const x = a.charCodeAt(i);
+    const y = b.charCodeAt(i);
+    if (x !== y) return rank(x) - rank(y);
+  }
   return a.length - b.length;
 }
+
+/** Surrogates, which stand for code points above all others, go after 0xe000 to 0xffff. */
+const rank = (unit: number): number => (unit >= 0xd800 && unit <= 0xdfff ? unit + 0x1_0000 : unit);
 
 function encodeHeader(json: string): Uint8Array<ArrayBuffer> {
   const text = new TextEncoder().encode(json);

@@ -69,7 +69,7 @@ describe("a server with ranges", () => {
     expect(seen.slice(1)).toEqual([
       `GET /m/model.safetensors bytes=${byteOffset}-${byteOffset + byteLength - 1}`,
     ]);
-    expect(await readJson(urlStore(base + "/m/"), "config.json")).toEqual({ model_type: "llama" });
+    expect(await readJson(urlStore(`${base}/m/`), "config.json")).toEqual({ model_type: "llama" });
   });
 
   test("tensors among the first bytes need no further request", async () => {
