@@ -1,5 +1,5 @@
-import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
 import { constantOf, type Dim, op, type Value } from "../graph/index.ts";
+import { seededGenerator } from "../tensor/index.ts";
 import { Layer } from "./module.ts";
 
 /**
@@ -37,7 +37,7 @@ export class Dropout extends Layer {
 
 /** Odd random int32 factors, [1, features]. */
 function columnFactors(features: number, seed: number): Value {
-  const generator = xoroshiro128plus(seed);
+  const generator = seededGenerator(seed);
   return constantOf(
     Array.from({ length: features }, () => generator.next() | 1),
     [1, features],

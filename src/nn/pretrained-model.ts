@@ -1,3 +1,4 @@
+import type { Tensor } from "../tensor/index.ts";
 import { Module } from "./module.ts";
 
 /** The root of a model that comes from a checkpoint: what adapters need to know of it besides its modules. */
@@ -17,5 +18,13 @@ export abstract class PreTrainedModel extends Module {
     let count = 0;
     for (const [, parameter] of this.namedParameters()) count += parameter.size;
     return count;
+  }
+
+  /** Values of the parameters that live in JavaScript, by name, for a run; those still in a file are read first. */
+  async parameterFeeds(): Promise<Record<string, Tensor>> {
+    const feeds: Record<string, Tensor> = {};
+    for (const [, parameter] of this.namedParameters())
+      if (parameter.fed) feeds[parameter.name] = await parameter.materialize();
+    return feeds;
   }
 }

@@ -1,0 +1,7 @@
+export { LoraConfig } from "./config.ts";
+export { CONFIG_FILE, WEIGHTS_FILE } from "./files.ts";
+export { injectAdapter } from "./inject.ts";
+export { ADAPTER_NAME, LoraEmbedding, LoraLinear } from "./lora-layer.ts";
+export { moduleTreeOf } from "./module-tree.ts";
+export { getPeftModel, PeftModel } from "./peft-model.ts";
+export { SavedModule } from "./saved-module.ts";

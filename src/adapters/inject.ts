@@ -1,0 +1,94 @@
+import { AdapterError } from "../errors.ts";
+import { Embedding, Linear, type Module, type Parameter, type PreTrainedModel } from "../nn/index.ts";
+import { type Selection, selectTargets, type Target } from "../selection/index.ts";
+import type { LoraConfig } from "./config.ts";
+import type { LoraInit } from "./lora-init.ts";
+import { ADAPTER_NAME, adapterKey, LoraEmbedding, type LoraLayer, LoraLinear } from "./lora-layer.ts";
+import { moduleTreeOf } from "./module-tree.ts";
+import { SavedModule } from "./saved-module.ts";
+
+/**
+ * Puts adapters into the layers that the configuration selects, as PEFT does: each targeted module is replaced by one that
+ * wraps it. Returns what was selected.
+ * @throws SelectionError if the selection fails where PEFT's does.
+ * @throws AdapterError if it needs something that cannot be trained here. Nothing is changed then.
+ * Source: PEFT tuners/tuners_utils.py, BaseTuner.inject_adapter.
+ */
+export function injectAdapter(
+  model: PreTrainedModel,
+  config: LoraConfig,
+  { seed }: { seed: number },
+): Selection {
+  refuseUnsupported(config);
+  const selection = selectTargets(moduleTreeOf(model), config.toSelection());
+  const layers = selection.targets.map(
+    (target) => [target.name, wrap(model.getModule(target.name), target, config, seed)] as const,
+  );
+  const saved = selection.modulesToSave.map(
+    (path) => [path, new SavedModule(path, model.getModule(path))] as const,
+  );
+  for (const [path, layer] of [...layers, ...saved]) model.replaceModule(path, layer);
+  for (const [path, parameter] of model.namedParameters())
+    if (parameter.trainable) parameter.name = savedKey(path);
+  trainBiases(
+    model,
+    config.bias,
+    layers.map(([, layer]) => layer),
+  );
+  return selection;
+}
+
+function refuseUnsupported(config: LoraConfig): void {
+  const unsupported = config.unsupportedForTraining();
+  if (unsupported.length === 0) return;
+  throw new AdapterError(
+    unsupported.map(({ field, reason, remedy }) => `${field}: ${reason} ${remedy}`).join("\n"),
+    { code: "unsupported-adapter", details: { fields: unsupported.map(({ field }) => field) } },
+  );
+}
+
+function wrap(module: Module, target: Target, config: LoraConfig, seed: number): LoraLayer {
+  const { name: path, r, scaling } = target;
+  const init = config.initLoraWeights as LoraInit;
+  const options = { path, r, scaling, dropout: config.loraDropout, init, seed };
+  if (module instanceof Linear) return new LoraLinear(module, options);
+  if (module instanceof Embedding) return new LoraEmbedding(module, options);
+  throw new AdapterError(
+    `"${path}" is a ${module.className}, which cannot carry LoRA; linear layers and embeddings can.`,
+    {
+      code: "unsupported-module-type",
+      details: { path, className: module.className },
+    },
+  );
+}
+
+/** `bias`: "all" trains every bias of the model, "lora_only" those of adapted layers. */
+function trainBiases(model: PreTrainedModel, bias: string, layers: readonly LoraLayer[]): void {
+  if (bias === "none") return;
+  const adapted = new Set(
+    layers.flatMap((layer) =>
+      layer instanceof LoraLinear && layer.base_layer.bias ? [layer.base_layer.bias] : [],
+    ),
+  );
+  for (const [path, parameter] of model.namedParameters()) {
+    const chosen = bias === "all" ? path === "bias" || path.endsWith(".bias") : adapted.has(parameter);
+    if (!chosen || parameter.trainable) continue;
+    parameter.trainable = true;
+    parameter.name = savedKey(path);
+  }
+}
+
+/** Name of a parameter in adapter_model.safetensors, from its path in the adapted model. */
+export const savedKey = (path: string): string =>
+  adapterKey(
+    path.replace(`.modules_to_save.${ADAPTER_NAME}`, "").replace(`.${ADAPTER_NAME}.`, "."),
+    "",
+  ).slice(0, -1);
+
+/** Every parameter of an adapted model under its saved name; what the adapter replaced is left out. */
+export function parametersByKey(model: PreTrainedModel): Map<string, Parameter> {
+  const parameters = new Map<string, Parameter>();
+  for (const [path, parameter] of model.namedParameters())
+    if (!path.includes(".original_module.")) parameters.set(savedKey(path), parameter);
+  return parameters;
+}

@@ -1,0 +1,48 @@
+import {
+  hashText,
+  numel,
+  type RandomGenerator,
+  seededGenerator,
+  type Tensor,
+  tensor,
+  uniform,
+} from "../tensor/index.ts";
+
+/** How LoRA's first factor starts; the second starts at zero unless the init is `false`. */
+export type LoraInit = boolean | "gaussian";
+
+/** A generator for one tensor: another seed or another name gives another stream. */
+export const generatorFor = (seed: number, name: string): RandomGenerator =>
+  seededGenerator(seed, hashText(name));
+
+const fill = (shape: readonly number[], next: () => number): Tensor<"float32"> =>
+  tensor("float32", shape, Float32Array.from({ length: numel(shape) }, next));
+
+/**
+ * Kaiming-uniform with a = √5, which is U(-1/√in, 1/√in). Shape [out, in].
+ * Source: torch.nn.Linear.reset_parameters; PEFT LoraLayer.reset_lora_parameters.
+ */
+export function kaimingUniform(shape: readonly [number, number], random: RandomGenerator): Tensor<"float32"> {
+  const bound = 1 / Math.sqrt(shape[1]);
+  return fill(shape, () => (2 * uniform(random) - 1) * bound);
+}
+
+/** Independent N(0, deviation²), by Box and Muller's method. */
+export function normal(
+  shape: readonly number[],
+  deviation: number,
+  random: RandomGenerator,
+): Tensor<"float32"> {
+  let spare: number | undefined;
+  return fill(shape, () => {
+    if (spare !== undefined) {
+      const value = spare;
+      spare = undefined;
+      return value * deviation;
+    }
+    const radius = Math.sqrt(-2 * Math.log(1 - uniform(random)));
+    const angle = 2 * Math.PI * uniform(random);
+    spare = radius * Math.sin(angle);
+    return radius * Math.cos(angle) * deviation;
+  });
+}

@@ -1,0 +1,140 @@
+import {
+  type FileStore,
+  openStore,
+  readJson,
+  readSafetensors,
+  type TensorEntry,
+  type TensorsOrEntries,
+} from "../checkpoint/index.ts";
+import type { Parameter, PreTrainedModel } from "../nn/index.ts";
+import type { Selection } from "../selection/index.ts";
+import type { Tensor } from "../tensor/index.ts";
+import { LoraConfig } from "./config.ts";
+import { CONFIG_FILE, WEIGHTS_FILE } from "./files.ts";
+import { injectAdapter, parametersByKey } from "./inject.ts";
+import { loadAdapterTensors } from "./load.ts";
+
+/** Puts fresh adapters into a model, which is changed. Another `seed` starts them differently. */
+export function getPeftModel<M extends PreTrainedModel>(
+  model: M,
+  config: LoraConfig,
+  { seed = 0 }: { seed?: number } = {},
+): PeftModel<M> {
+  return new PeftModel(model, config, injectAdapter(model, config, { seed }));
+}
+
+/** A model with an adapter in it. Source: PEFT peft_model.py. */
+export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
+  /** The base model; its targeted layers are wrapped. */
+  readonly baseModel: M;
+  readonly peftConfig: LoraConfig;
+  /** What was selected, in which order, and why. */
+  readonly selection: Selection;
+
+  constructor(baseModel: M, peftConfig: LoraConfig, selection: Selection) {
+    this.baseModel = baseModel;
+    this.peftConfig = peftConfig;
+    this.selection = selection;
+  }
+
+  /**
+   * Loads an adapter that PEFT or Graft saved (adapter_config.json and adapter_model.safetensors) into a model.
+   * It can be trained on with `isTrainable`.
+   * @throws CheckpointError if the files are missing or malformed.
+   * @throws AdapterError if they are not LoRA's, or belong to another model.
+   */
+  static async fromPretrained<M extends PreTrainedModel>(
+    model: M,
+    location: string | FileStore,
+    { isTrainable = false }: { isTrainable?: boolean } = {},
+  ): Promise<PeftModel<M>> {
+    const store = await openStore(location);
+    const config = LoraConfig.fromJSON(await readJson(store, CONFIG_FILE), {
+      file: `${store.name}/${CONFIG_FILE}`,
+    });
+    const weights = await readSafetensors(await openWeights(store));
+    const peft = getPeftModel(model, config.with({ inferenceMode: !isTrainable }));
+    await loadAdapterTensors(peft, weights.tensors, weights.name);
+    if (!isTrainable)
+      for (const parameter of peft.trainableParameters().values()) parameter.trainable = false;
+    return peft;
+  }
+
+  /** What training updates, by saved name, in the order of the module tree. */
+  trainableParameters(): Map<string, Parameter> {
+    return new Map([...parametersByKey(this.baseModel)].filter(([, parameter]) => parameter.trainable));
+  }
+
+  /** PEFT's counts: of trainable and of all parameters, the adapter's included. */
+  parameterCounts(): { trainable: number; total: number } {
+    let trainable = 0;
+    let total = 0;
+    for (const [, parameter] of this.baseModel.namedParameters()) {
+      total += parameter.size;
+      if (parameter.trainable) trainable += parameter.size;
+    }
+    return { trainable, total };
+  }
+
+  /** Prints PEFT's line: `trainable params: 1,536 || all params: 1,444,992 || trainable%: 0.1063`. */
+  printTrainableParameters(print: (line: string) => void = console.log): void {
+    const { trainable, total } = this.parameterCounts();
+    const grouped = (n: number): string => n.toLocaleString("en-US");
+    print(
+      `trainable params: ${grouped(trainable)} || all params: ${grouped(total)} || trainable%: ${((100 * trainable) / total).toFixed(4)}`,
+    );
+  }
+
+  /** Reads into memory what is trained but still lies in the checkpoint: biases, `modulesToSave`. */
+  async materialize(): Promise<void> {
+    for (const parameter of this.trainableParameters().values()) await parameter.materialize();
+  }
+
+  /** The adapter's tensors under PEFT's keys; base weights that are saved along stay in their file. */
+  stateDict(): Map<string, Tensor | TensorEntry> {
+    const parameters = parametersByKey(this.baseModel);
+    return new Map(
+      this.selection.stateDict.map(([key]) => {
+        const { data, storage } = parameters.get(key)!;
+        return [key, data ?? (storage as TensorEntry)];
+      }),
+    );
+  }
+
+  /** The configuration as PEFT saves it: as the injection left it, for inference. */
+  savedConfig(): LoraConfig {
+    const { config } = this.selection;
+    return this.peftConfig.with({
+      ...config,
+      baseModelNameOrPath: this.baseModel.nameOrPath,
+      inferenceMode: true,
+    });
+  }
+
+  /** Contents of the adapter's two files. */
+  files(): { config: string; tensors: TensorsOrEntries; metadata: Record<string, string> } {
+    return { config: this.savedConfig().stringify(), tensors: this.stateDict(), metadata: { format: "pt" } };
+  }
+
+  /**
+   * Writes adapter_config.json and adapter_model.safetensors into a directory, which is made if need be (Node only).
+   * Both are there afterwards, or neither is.
+   * @throws CheckpointError if they cannot be written.
+   */
+  async savePretrained(directory: string): Promise<void> {
+    const { saveAdapter } = await import("./node.ts");
+    await saveAdapter(this, directory);
+  }
+}
+
+async function openWeights(store: FileStore) {
+  return (
+    (await store.open(WEIGHTS_FILE)) ?? (await store.open("adapter_model.bin")) ?? (await missing(store))
+  );
+}
+
+/** Fails with the store's own error, which names what is there. */
+const missing = async (store: FileStore): Promise<never> => {
+  await readJson(store, WEIGHTS_FILE);
+  throw new Error(`${store.name}: there is no ${WEIGHTS_FILE}`);
+};
