@@ -142,13 +142,16 @@ async function tokenizeFile(
 
 /**
  * Where text can be cut so that the tokens of the parts are the tokens of the whole: after a line break that stands
- * between two characters that are not white space. No pre-tokenizer in use joins across such a place, and
- * sentencepiece models have no token that does. 0 if there is none yet. Text without line breaks is cut before a word
- * once it is very long, then the token at the cut may differ.
+ * between two characters that are not white space, or before CRLF that follows a letter or digit. No pre-tokenizer in
+ * use joins across such a place, and sentencepiece models have no token that does. 0 if there is none yet. Text
+ * without line breaks is cut before a word once it is very long; then the token at the cut may differ.
  */
-function cutPosition(text: string): number {
-  for (let at = text.lastIndexOf("\n", text.length - 2); at > 0; at = text.lastIndexOf("\n", at - 1))
-    if (!isSpace(text[at - 1]!) && !isSpace(text[at + 1]!)) return at + 1;
+export function cutPosition(text: string): number {
+  for (let at = text.lastIndexOf("\n", text.length - 2); at > 0; at = text.lastIndexOf("\n", at - 1)) {
+    if (text[at - 1] === "\r") {
+      if (at > 1 && /[\p{L}\p{N}]/u.test(text[at - 2]!)) return at - 1;
+    } else if (!isSpace(text[at - 1]!) && !isSpace(text[at + 1]!)) return at + 1;
+  }
   return text.length > maxPiece ? Math.max(text.lastIndexOf(" "), 0) : 0;
 }
 

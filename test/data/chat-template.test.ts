@@ -96,6 +96,20 @@ describe("encodeChat", () => {
     expect(tokenizer.decode(learned)).toBe("a1 </s> a2 </s>");
   });
 
+  test.each([
+    ["ends inside a token", " {% endgeneration %}the"],
+    ["begins inside a token", " th{% generation %}e{% endgeneration %}"],
+  ])("a block that %s takes the token", async (_, rest) => {
+    const tokenizer = await vectorTokenizer("byte-level");
+    const chatTemplate = rest.includes("{% generation %}") ? `a${rest} cat` : `a{% generation %}${rest} cat`;
+    const { inputIds, assistantMask, text } = tokenizer.encodeChat(chat, { chatTemplate });
+    expect(text).toBe("a the cat");
+    expect(inputIds).toHaveLength(tokenizer.encode("a the cat").length);
+    const learned = inputIds.filter((_id, i) => assistantMask[i] === 1);
+    expect(learned).toEqual(tokenizer.encode(" the"));
+    expect(learned).toHaveLength(1);
+  });
+
   test("text that Unicode composition changes is aligned all the same", async () => {
     const tokenizer = await vectorTokenizer("qwen");
     const decomposed = "cafe\u0301";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { textSource } from "../../src/data/byte-source.ts";
-import { TextDataset } from "../../src/data/text-dataset.ts";
+import { cutPosition, TextDataset } from "../../src/data/text-dataset.ts";
 import type { Dataset } from "../../src/data/types.ts";
 import { countingSource, dataErrorOf, vectorTokenizer } from "./support.ts";
 
@@ -22,6 +22,7 @@ const document = [
   "## heading",
 ].join("\n");
 const long = Array.from({ length: 12 }, () => document).join("\r\n\n");
+const windows = long.replace(/\r?\n/g, "\r\n");
 
 describe.each([
   "byte-level",
@@ -34,10 +35,14 @@ describe.each([
 ])("TextDataset with %s", async (name) => {
   const tokenizer = await vectorTokenizer(name);
 
-  test("tokens of pieces are the tokens of the whole, for any chunk size", async () => {
-    const whole = [...tokenizer.encode(long), tokenizer.eosTokenId!];
+  test.each([
+    ["LF", long],
+    ["CRLF", windows],
+  ])("tokens of pieces are the tokens of the whole, for any chunk size: %s", async (_, text) => {
+    const whole = [...tokenizer.encode(text), tokenizer.eosTokenId!];
+    if (whole.length % 16 === 1) whole.pop(); // a single token left over is dropped
     for (const chunkBytes of [1, 7, 64, 300, 1 << 20]) {
-      const dataset = await TextDataset.open([textSource("a.txt", long)], {
+      const dataset = await TextDataset.open([textSource("a.txt", text)], {
         tokenizer,
         blockSize: 16,
         chunkBytes,
@@ -67,6 +72,22 @@ describe.each([
 
 describe("TextDataset", async () => {
   const tokenizer = await vectorTokenizer("byte-level");
+
+  test.each([
+    ["one\ntwo", 4],
+    ["one\ntwo\nthree", 8],
+    ["one\ntwo\n", 4], // more line breaks may follow
+    ["one\ntwo\n\nthree", 4], // GPT-2 splits "\n\n" before a word, but not at the end of a text
+    ["one\ntwo \nthree", 4],
+    ["one\ntwo\n three", 4],
+    ["one\r\ntwo", 3],
+    ["one\r\n\r\ntwo", 3],
+    ["one.\r\ntwo", 0], // Qwen joins "." and the line break
+    ["\none", 0],
+    ["one", 0],
+  ])("%j is cut at %i", (text, position) => {
+    expect(cutPosition(text)).toBe(position);
+  });
 
   test("a single token left over is dropped, more are a short block", async () => {
     const ids = tokenizer.encode(document);
