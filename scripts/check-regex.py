@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Print what this interpreter's `re` does with random patterns and texts, as JSON, for comparison with src/regex.
 
-usage: python3.11 scripts/check-regex.py [--seed N] [--count N]
+usage: python3.11 scripts/check-regex.py [--seed N] [--count N] [--texts N]
+       python3.11 scripts/check-regex.py --characters
 
 Each case is {p, warnings?} with either {pos, error} for a pattern that does not compile (pos null where Python gives
 none), or {s, full, match, search}: null, or [start, end, group 1, ...] with indexes in code points.
+With --characters, `cases` has {p, boundaries} instead: p is tried on every single character, and boundaries are the
+code points where matching begins or stops; `cased` has {p, matches}: what p matches among `letters`, all that have case.
 Patterns that take Python longer than the time limit are left out. The same seed gives the same cases.
 """
 import argparse
@@ -136,12 +139,42 @@ def cases(seed, count, texts):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+SINGLE = [r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", ".", "[^a]", r"[\w-]", r"[^\W\d_]", r"(?a)\w", r"(?a)\W", r"(?a)\d", r"(?a)\s",
+          "(?i)[a-z]", "(?i)[^a-z]", "(?ia)[a-z]", "(?i)[\u0370-\u03ff]", "(?i)[\u0400-\U0001ffff]", "(?i)[\U00010400-\U00010410]",
+          "(?ia)[\U00010400-\U00010410]", "(?i)[^\U00010410-\U00010430x]", "(?i)[\W\u1e9e]", "(?i)[\u0130\u0131]", r"(?i)[\w]",
+          r"(?s:.)", r"[\s\S]", "[\ud800-\udfff]"]
+
+
+def boundaries(holds):
+    found, before = [], False
+    for code in range(sys.maxunicode + 1):
+        now = holds(chr(code)) is not None
+        if now != before:
+            found.append(code)
+            before = now
+    return found
+
+
+def characters():
+    cased = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if c.lower() != c or c.upper() != c)
+    patterns = [form % c for c in cased for form in ("(?i)%s", "(?i)[%sb]", "(?ia)%s")]
+    return {
+        "cases": [{"p": p, "boundaries": boundaries(re.compile(p).fullmatch)} for p in SINGLE],
+        "letters": cased,
+        "cased": [{"p": p, "matches": "".join(re.findall(p, cased))} for p in patterns],
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--texts", type=int, default=3, help="texts per pattern")
+    parser.add_argument("--characters", action="store_true", help="try single characters instead")
     options = parser.parse_args()
+    if options.characters:
+        json.dump({"python": sys.version.split()[0], **characters()}, sys.stdout)
+        return
     rows = list(cases(options.seed, options.count, options.texts))
     json.dump({"python": sys.version.split()[0], "seed": options.seed, "cases": rows}, sys.stdout)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write src/regex/unicode-tables.ts and src/regex/unicode-names.ts: what CPython 3.11's `re` knows about characters.
 
-usage: python3.11 scripts/make-regex-tables.py src/regex
+usage: python3.11 scripts/make-regex-tables.py src/regex && npx biome check --write src/regex
 
 The tables are generated, not derived from JavaScript's \\p{...}, because engines differ in their Unicode version
 while Python 3.11 has Unicode 14 and `sre` folds case with its own simple mappings.

@@ -109,8 +109,7 @@ function hasCase(item: SetItem, mode: CaseMode): boolean {
   }
 }
 
-const isAsciiCased = (code: number): boolean =>
-  (code >= 65 && code <= 90) || (code >= 97 && code <= 122);
+const isAsciiCased = (code: number): boolean => (code >= 65 && code <= 90) || (code >= 97 && code <= 122);
 
 /** Test of an already folded character against one member. */
 function itemTest(item: SetItem, flags: number): (code: number) => boolean {

@@ -7,6 +7,10 @@ export type Extent = "full" | "start" | "anywhere";
 /** States in memory, and instructions in all their sets, before the automaton starts afresh. */
 const MAX_STATES = 2_000;
 const MAX_STORED = 200_000;
+/** Characters beyond ASCII whose symbols are remembered. */
+const MAX_REMEMBERED = 10_000;
+
+const NEWLINE = 10;
 
 /** Characters that no set and no condition of the program tells apart. */
 type Symbol = {
@@ -43,8 +47,8 @@ export class LazyDfa {
 
   readonly #symbols: Symbol[] = [];
   readonly #symbolBySignature = new Map<string, Symbol>();
-  /** Symbol by character; ASCII apart, as an array is faster. */
-  readonly #asciiSymbols: (Symbol | undefined)[] = new Array(128).fill(undefined);
+  /** Index of the symbol by ASCII character, -1 if not known yet; for other characters a map. */
+  readonly #asciiSymbols = new Int32Array(128).fill(-1);
   readonly #otherSymbols = new Map<number, Symbol>();
 
   #states = new Map<string, State>();
@@ -76,14 +80,14 @@ export class LazyDfa {
     const ascii = this.#asciiSymbols;
     const length = text.length;
     for (let i = 0; i < length; i++) {
-      let code = text.charCodeAt(i);
-      let symbol = code < 128 ? ascii[code] : undefined;
-      if (symbol === undefined || code === 10) {
-        code = text.codePointAt(i)!;
-        if (code > 0xffff) i++;
-        symbol = this.#symbol(code, i === length - 1);
+      const code = text.charCodeAt(i);
+      let index = code < 128 ? ascii[code]! : -1;
+      if (index < 0) {
+        const whole = text.codePointAt(i)!;
+        if (whole > 0xffff) i++;
+        index = this.#symbol(whole, i === length - 1).index;
       }
-      state = state.next[symbol.index] ?? this.#step(state, symbol);
+      state = state.next[index] ?? this.#step(state, this.#symbols[index]!);
       if (state === dead) return false;
       if (state === found) return true;
     }
@@ -92,12 +96,14 @@ export class LazyDfa {
   }
 
   #symbol(code: number, last: boolean): Symbol {
-    const isFinalNewline = code === 10 && last && (this.#afterMask & Trait.LAST) !== 0;
-    if (!isFinalNewline) {
-      const known = code < 128 ? this.#asciiSymbols[code] : this.#otherSymbols.get(code);
+    const lastMatters = code === NEWLINE && (this.#afterMask & Trait.LAST) !== 0;
+    const isFinalNewline = lastMatters && last;
+    if (code >= 128) {
+      const known = this.#otherSymbols.get(code);
       if (known) return known;
     }
-    const traits = (traitsOf(code) | (isFinalNewline ? Trait.LAST : 0)) & (this.#beforeMask | this.#afterMask);
+    const traits =
+      (traitsOf(code) | (isFinalNewline ? Trait.LAST : 0)) & (this.#beforeMask | this.#afterMask);
     const inSet = this.#program.sets.map((set) => set.has(code));
     const signature = `${inSet.map(Number).join("")} ${traits}`;
     let symbol = this.#symbolBySignature.get(signature);
@@ -106,9 +112,13 @@ export class LazyDfa {
       this.#symbols.push(symbol);
       this.#symbolBySignature.set(signature, symbol);
     }
-    if (isFinalNewline) return symbol;
-    if (code < 128) this.#asciiSymbols[code] = symbol;
-    else this.#otherSymbols.set(code, symbol);
+    // A newline whose place matters is looked up each time.
+    if (lastMatters) return symbol;
+    if (code < 128) this.#asciiSymbols[code] = symbol.index;
+    else {
+      if (this.#otherSymbols.size >= MAX_REMEMBERED) this.#otherSymbols.clear();
+      this.#otherSymbols.set(code, symbol);
+    }
     return symbol;
   }
 

@@ -31,7 +31,8 @@ const ANCHORS: Readonly<Record<string, Anchor>> = {
   "\\B": "not-boundary",
 };
 
-export const isDecimalDigit = (token: string | null): token is string => token !== null && /^[0-9]$/.test(token);
+export const isDecimalDigit = (token: string | null): token is string =>
+  token !== null && /^[0-9]$/.test(token);
 const isOctalDigit = (token: string | null): token is string => token !== null && /^[0-7]$/.test(token);
 const isHexDigit = (token: string): boolean => /^[0-9a-fA-F]$/.test(token);
 
@@ -39,20 +40,19 @@ const MAX_OCTAL = 0o377;
 const MAX_CODE_POINT = 0x10ffff;
 const HEX_LENGTHS: Readonly<Record<string, number>> = { x: 2, u: 4, U: 8 };
 
-/** Meaning of a backslash pair outside a set; `escape` was just consumed. Mirrors `_escape`. */
-export function parseEscape(state: ParserState, escape: string): Ast {
+/** Meaning of a backslash pair outside a set; `pair` was just consumed. Mirrors `_escape`. */
+export function parseEscape(state: ParserState, pair: string): Ast {
   const { source } = state;
-  const anchor = ANCHORS[escape];
+  const anchor = ANCHORS[pair];
   if (anchor !== undefined) return { op: "at", anchor };
-  const category = CATEGORIES[escape];
+  const category = CATEGORIES[pair];
   if (category) return { op: "in", items: [{ op: "category", ...category }], negate: false };
   const literal = (code: number): Ast => ({ op: "literal", code, negate: false });
-  const character = CHARACTERS[escape] ?? codedCharacter(state, escape);
+  const character = CHARACTERS[pair] ?? codedCharacter(state, pair);
   if (character !== undefined) return literal(character);
 
-  const kind = escape[1]!;
-  if (kind === "0")
-    return literal(Number.parseInt((escape + source.getWhile(2, isOctalDigit)).slice(1), 8));
+  const kind = pair[1]!;
+  if (kind === "0") return literal(Number.parseInt((pair + source.getWhile(2, isOctalDigit)).slice(1), 8));
   if (isDecimalDigit(kind)) {
     // An octal escape if it has three octal digits, otherwise a reference to a group.
     let digits = kind;
@@ -70,28 +70,28 @@ export function parseEscape(state: ParserState, escape: string): Ast {
     state.checkLookbehindReference(group);
     return { op: "backreference", group };
   }
-  return literal(plainEscape(state, escape));
+  return literal(plainEscape(state, pair));
 }
 
 /** Meaning of a backslash pair inside a set. Mirrors `_class_escape`. */
-export function parseSetEscape(state: ParserState, escape: string): SetItem {
+export function parseSetEscape(state: ParserState, pair: string): SetItem {
   const { source } = state;
   const literal = (code: number): SetItem => ({ op: "literal", code });
-  const category = CATEGORIES[escape];
+  const category = CATEGORIES[pair];
   if (category) return { op: "category", ...category };
-  const character = CHARACTERS[escape] ?? codedCharacter(state, escape);
+  const character = CHARACTERS[pair] ?? codedCharacter(state, pair);
   if (character !== undefined) return literal(character);
 
-  const kind = escape[1]!;
+  const kind = pair[1]!;
   if (isOctalDigit(kind)) return literal(octalValue(state, kind + source.getWhile(2, isOctalDigit)));
-  if (isDecimalDigit(kind)) throw source.error(`${escape} is not an escape`, 2);
-  return literal(plainEscape(state, escape));
+  if (isDecimalDigit(kind)) throw source.error(`${pair} is not an escape`, 2);
+  return literal(plainEscape(state, pair));
 }
 
 /** `\xhh`, `\uhhhh`, `\Uhhhhhhhh` and `\N{name}`; undefined for other escapes. */
-function codedCharacter(state: ParserState, escape: string): number | undefined {
+function codedCharacter(state: ParserState, pair: string): number | undefined {
   const { source } = state;
-  const kind = escape[1]!;
+  const kind = pair[1]!;
   if (kind === "N") {
     if (!source.match("{")) throw source.error("missing { after \\N");
     const name = source.getUntil("}", "character name");
@@ -121,8 +121,8 @@ function octalValue(state: ParserState, digits: string): number {
 }
 
 /** A backslash before a character that needs none; letters are reserved. */
-function plainEscape(state: ParserState, escape: string): number {
-  const code = escape.codePointAt(1)!;
-  if (isAsciiLetter(code)) throw state.source.error(`${escape} is not an escape`, 2);
+function plainEscape(state: ParserState, pair: string): number {
+  const code = pair.codePointAt(1)!;
+  if (isAsciiLetter(code)) throw state.source.error(`${pair} is not an escape`, 2);
   return code;
 }

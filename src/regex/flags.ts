@@ -55,7 +55,8 @@ export function parseFlags(state: ParserState, first: string): InlineFlags | "gl
       checkLetter(state, token, ":");
     }
   }
-  if (remove & Flag.TEMPLATE) throw source.error("the flag t cannot be turned off for a part of the pattern", 1);
+  if (remove & Flag.TEMPLATE)
+    throw source.error("the flag t cannot be turned off for a part of the pattern", 1);
   if (add & remove) throw source.error("a flag is both turned on and off", 1);
   return { add, remove };
 }

@@ -10,5 +10,5 @@
  */
 
 export type { PatternWarning } from "./ast.ts";
-export { escape } from "./escape.ts";
+export { escapePattern as escape } from "./escape.ts";
 export { compile, type Match, type Pattern } from "./pattern.ts";

@@ -4,30 +4,20 @@
  * alternations are part of what a pattern means. The wording of errors is ours.
  */
 
-import {
-  type Ast,
-  Flag,
-  itemKey,
-  type ParsedPattern,
-  type RepeatMode,
-  type Sequence,
-  type SetItem,
-  UNBOUNDED,
-  uniqueItems,
-} from "./ast.ts";
+import { type Ast, Flag, type ParsedPattern, type RepeatMode, type Sequence, UNBOUNDED } from "./ast.ts";
+import { joinBranches } from "./branches.ts";
 import { isDecimalDigit, parseEscape } from "./escapes.ts";
 import { type InlineFlags, isFlagLetter, parseFlags } from "./flags.ts";
 import { ParserState } from "./parser-state.ts";
+import { MAX_INTEGER_DIGITS, parseInteger, pythonQuote } from "./python-text.ts";
 import { parseSet } from "./set-parser.ts";
 import { codePointLength, invalidPattern, Tokenizer } from "./tokenizer.ts";
-import { digitValue, isIdentifier, isSpace } from "./unicode.ts";
+import { isIdentifier } from "./unicode.ts";
 
 const WHITESPACE = " \t\n\r\v\f";
 const MAX_GROUPS = 1073741823;
 /** Calls inside calls at which Python's parser hits its recursion limit; a group takes two. */
 const MAX_NESTING = 991;
-/** Python refuses to convert longer texts to integers. */
-const MAX_INTEGER_DIGITS = 4300;
 
 /**
  * Reads a pattern.
@@ -254,8 +244,7 @@ class Parser {
   #comment(start: number): undefined {
     const source = this.#source;
     for (;;) {
-      if (source.next === null)
-        throw source.error("the comment has no closing )", source.position - start);
+      if (source.next === null) throw source.error("the comment has no closing )", source.position - start);
       if (source.get() === ")") return undefined;
     }
   }
@@ -327,85 +316,3 @@ class Parser {
 /** A group that only brackets: `(?:...)` without flags. */
 const isPlainGroup = (node: Ast): node is Ast & { op: "group" } =>
   node.op === "group" && node.index === undefined && !node.addFlags && !node.deleteFlags;
-
-/** Alternatives -> one sequence: common beginnings come first, single characters become a set. */
-function joinBranches(branches: Sequence[]): Sequence {
-  if (branches.length === 1) return branches[0]!;
-  let common = 0;
-  const first = branches[0]!;
-  while (common < first.length && branches.every((branch) => isSameUnit(branch[common], first[common]!)))
-    common++;
-  const rests = branches.map((branch) => branch.slice(common));
-  const set = asSet(rests);
-  const join: Ast = set ? { op: "in", items: set, negate: false } : { op: "branch", branches: rests };
-  return [...first.slice(0, common), join];
-}
-
-/** Whether two nodes are equal; nodes with a body of their own never are, as in CPython. */
-function isSameUnit(a: Ast | undefined, b: Ast): boolean {
-  if (a === undefined) return false;
-  switch (a.op) {
-    case "any":
-      return b.op === "any";
-    case "literal":
-      return b.op === "literal" && a.code === b.code && a.negate === b.negate;
-    case "at":
-      return b.op === "at" && a.anchor === b.anchor;
-    case "backreference":
-      return b.op === "backreference" && a.group === b.group;
-    case "in":
-      return (
-        b.op === "in" &&
-        a.negate === b.negate &&
-        a.items.length === b.items.length &&
-        a.items.every((item, i) => itemKey(item) === itemKey(b.items[i]!))
-      );
-    default:
-      return false;
-  }
-}
-
-/** Members of the set that alternatives of one character amount to; undefined for other alternatives. */
-function asSet(branches: readonly Sequence[]): SetItem[] | undefined {
-  const items: SetItem[] = [];
-  for (const branch of branches) {
-    const [node] = branch;
-    if (branch.length !== 1 || node === undefined) return undefined;
-    if (node.op === "literal" && !node.negate) items.push({ op: "literal", code: node.code });
-    else if (node.op === "in" && !node.negate) items.push(...node.items);
-    else return undefined;
-  }
-  return uniqueItems(items);
-}
-
-/** Python's `int(text)`: blanks around, a sign, single underscores between digits, digits of any script. */
-function parseInteger(text: string): number | undefined {
-  const characters = Array.from(text);
-  const blank = (character: string | undefined) =>
-    character !== undefined && isSpace(character.codePointAt(0)!);
-  while (blank(characters[0])) characters.shift();
-  while (blank(characters.at(-1))) characters.pop();
-  const sign = characters[0] === "-" ? -1 : 1;
-  if (characters[0] === "-" || characters[0] === "+") characters.shift();
-  let value = 0;
-  let digits = 0;
-  let afterDigit = false;
-  for (const character of characters) {
-    if (character === "_" && afterDigit) {
-      afterDigit = false;
-      continue;
-    }
-    const digit = digitValue(character.codePointAt(0)!);
-    if (digit < 0) return undefined;
-    value = value * 10 + digit;
-    digits++;
-    afterDigit = true;
-  }
-  return afterDigit && digits <= MAX_INTEGER_DIGITS ? sign * value : undefined;
-}
-
-/** Text as Python's `repr` quotes it, for texts without control characters. */
-const pythonQuote = (text: string): string =>
-  text.includes("'") && !text.includes('"')
-    ? `"${text.replaceAll("\\", "\\\\")}"`
-    : `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;

@@ -1,6 +1,7 @@
 import { isGraftError } from "../errors.ts";
 import type { ParsedPattern, PatternWarning } from "./ast.ts";
-import { type Backtracker, compileBacktracker, runBacktracker } from "./backtrack.ts";
+import { runBacktracker } from "./backtrack.ts";
+import { type Backtracker, compileBacktracker } from "./backtrack-nodes.ts";
 import { type Extent, LazyDfa } from "./dfa.ts";
 import { lower, type Part } from "./lower.ts";
 import { parse } from "./parser.ts";
@@ -154,6 +155,7 @@ class FoundMatch implements Match {
   readonly #names: ParsedPattern["groupNames"];
   readonly #find: () => Spans;
   #spans: Spans | undefined;
+  #groups: (string | undefined)[] | undefined;
 
   constructor(text: string, names: ParsedPattern["groupNames"], find: () => Spans) {
     this.#text = text;
@@ -170,10 +172,13 @@ class FoundMatch implements Match {
   }
 
   get groups(): (string | undefined)[] {
+    if (this.#groups) return this.#groups;
     const spans = this.#resolved;
-    return Array.from({ length: spans.length / 2 }, (_, group) =>
-      spans[2 * group]! < 0 ? undefined : this.#text.slice(spans[2 * group], spans[2 * group + 1]),
-    );
+    const groups: (string | undefined)[] = [];
+    for (let i = 0; i < spans.length; i += 2)
+      groups.push(spans[i]! < 0 ? undefined : this.#text.slice(spans[i], spans[i + 1]));
+    this.#groups = groups;
+    return groups;
   }
 
   get named(): Record<string, string | undefined> {

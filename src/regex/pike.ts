@@ -51,7 +51,11 @@ export function runProgram(
         if (!visited.add(at, bits)) break;
         const instruction = code[at]!;
         if (instruction.op === "char") {
-          if (position < codes.length && visited.addConsuming(at) && sets[instruction.set]!.has(codes[position]!))
+          if (
+            position < codes.length &&
+            visited.addConsuming(at) &&
+            sets[instruction.set]!.has(codes[position]!)
+          )
             next.push({ at: at + 1, spans });
           break;
         }

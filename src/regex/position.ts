@@ -14,7 +14,9 @@ export function traitsOf(code: number): number {
 }
 
 /** Traits of the character before and after that decide a condition; engines tell only these apart. */
-export const relevantTraits: { readonly [P in Position]: { readonly before: number; readonly after: number } } = {
+export const relevantTraits: {
+  readonly [P in Position]: { readonly before: number; readonly after: number };
+} = {
   start: { before: Trait.EXISTS, after: 0 },
   "line-start": { before: Trait.EXISTS | Trait.NEWLINE, after: 0 },
   end: { before: 0, after: Trait.EXISTS },

@@ -255,8 +255,6 @@ const RELAXED_COUNT = 32;
 export function canBeEmpty(parts: readonly Part[]): boolean {
   return parts.every((part) => {
     switch (part.op) {
-      case "char":
-        return false;
       case "capture":
       case "atomic":
         return canBeEmpty(part.body);
@@ -266,10 +264,8 @@ export function canBeEmpty(parts: readonly Part[]): boolean {
         return part.min === 0 || canBeEmpty(part.body);
       case "conditional":
         return canBeEmpty(part.yes) || canBeEmpty(part.no);
-      case "at":
-      case "look":
-      case "backreference":
-        return true;
+      default:
+        return part.op !== "char";
     }
   });
 }

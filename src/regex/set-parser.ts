@@ -16,8 +16,7 @@ export function parseSet(state: ParserState): Ast {
   const { source } = state;
   const start = source.position - 1;
   const unterminated = () => source.error("the set has no closing ]", source.position - start);
-  if (source.next === "[")
-    state.warn("FutureWarning", `Possible nested set at position ${source.position}`);
+  if (source.next === "[") state.warn("FutureWarning", `Possible nested set at position ${source.position}`);
   const negate = source.match("^");
   const items: SetItem[] = [];
 

@@ -9,8 +9,7 @@ export const DIGIT =
   "1c a 17q a 3q a 5i a bg a 3a a 3a a 3a a 3a a 3a a 3a a 3a a 3a a 3a a 2o a 3a a 1y a 7q a 1y a 1fq a 12 a 8c a 3k a 4m a 6 a 52 a 2e a 3q a 6 a r7q a iu a 12 a 5i a m a 2e a ba a geu a 13a a 1om a mk a 3k a 1o a 40 a 7q a 9i a 3a a ae a 2u a 2u a bq a 2u a l2 a 6u a 1y a f5i a 2e a 3q a lf8 1e 1ts a bq a 192 a 3o6 a";
 
 /** `\s`. */
-export const SPACE =
-  "9 5 e 5 2s 1 q 1 4bj 1 1vj b t 2 5 1 1b 1 334 1";
+export const SPACE = "9 5 e 5 2s 1 q 1 4bj 1 1vj b t 2 5 1 1b 1 334 1";
 
 /** First character of an identifier (`str.isidentifier`). */
 export const IDENTIFIER_START =

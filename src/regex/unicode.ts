@@ -103,7 +103,12 @@ function decodeMapping(encoded: string): Map<number, number> {
   const mapping = new Map<number, number>();
   let start = 0;
   for (const run of encoded.split(" ")) {
-    const [distance, length, step, delta] = run.split(",").map(fromBase36) as [number, number, number, number];
+    const [distance, length, step, delta] = run.split(",").map(fromBase36) as [
+      number,
+      number,
+      number,
+      number,
+    ];
     start += distance;
     for (let i = 0; i < length; i++) mapping.set(start + i * step, start + i * step + delta);
   }
@@ -192,9 +197,7 @@ function decodeName(encoded: string, words: readonly string[]): string {
     const token = NAME_TOKENS.indexOf(encoded[i]!);
     name.push(
       words[
-        token < ONE_TOKEN
-          ? token
-          : ONE_TOKEN + (token - ONE_TOKEN) * 64 + NAME_TOKENS.indexOf(encoded[++i]!)
+        token < ONE_TOKEN ? token : ONE_TOKEN + (token - ONE_TOKEN) * 64 + NAME_TOKENS.indexOf(encoded[++i]!)
       ]!,
     );
   }
