@@ -1,6 +1,7 @@
 export { LoraConfig } from "./config.ts";
 export { CONFIG_FILE, WEIGHTS_FILE } from "./files.ts";
 export { injectAdapter } from "./inject.ts";
+export { loadAdapterTensors } from "./load.ts";
 export { ADAPTER_NAME, LoraEmbedding, LoraLinear } from "./lora-layer.ts";
 export { moduleTreeOf } from "./module-tree.ts";
 export { getPeftModel, PeftModel } from "./peft-model.ts";

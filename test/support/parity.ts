@@ -125,8 +125,8 @@ export function describeParity(cases: readonly ReferenceCase[]): void {
         const step = await EvaluationStep.create(model, engine);
         let [sum, tokens] = [0, 0];
         const { length } = reference.dataset();
-        for (let line = 1; line <= length; line += 2) {
-          const batch = await reference.lines(line < length ? [line, line + 1] : [line]);
+        for (let line = 0; line < length; line += 2) {
+          const batch = await reference.lines(line + 1 < length ? [line, line + 1] : [line]);
           sum += await step.run(batch);
           tokens += batch.labelTokens;
         }

@@ -97,10 +97,10 @@ export class ReferenceCase {
     return memoryDataset(rows.map(({ input_ids, labels }) => ({ inputIds: input_ids, labels })));
   }
 
-  /** A padded batch of lines (from 1). */
+  /** A padded batch of lines (from 0). */
   async lines(numbers: readonly number[]): Promise<Batch> {
     const dataset = this.dataset();
-    const examples = await Promise.all(numbers.map((line) => dataset.get(line - 1)));
+    const examples = await Promise.all(numbers.map((line) => dataset.get(line)));
     return collate(examples, { padTokenId: this.expected.padTokenId, side: "right" });
   }
 }

@@ -1,0 +1,60 @@
+import { BatchSampler, type Dataset, loadBatches } from "../data/index.ts";
+import { DataError } from "../errors.ts";
+import type { CausalLM } from "../models/index.ts";
+import type { Engine } from "../runtime/index.ts";
+import { EvaluationStep } from "./step.ts";
+
+export type EvaluateOptions = {
+  readonly engine: Engine;
+  /** Token to pad with; it has no influence on the result. */
+  readonly padTokenId: number;
+  /** Examples per batch. Default 8. */
+  readonly batchSize?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Called after every batch with the examples done so far. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+};
+
+export type EvaluationResult = {
+  /** Mean loss per label token, nats. */
+  readonly loss: number;
+  /** exp(loss). */
+  readonly perplexity: number;
+  /** Label tokens that the loss is the mean of. */
+  readonly labelTokens: number;
+  /** Wall time, seconds. */
+  readonly seconds: number;
+};
+
+/**
+ * Mean loss of a model over a dataset, each label token counting once.
+ * @throws DataError if no token of the dataset has a label.
+ */
+export async function evaluate(
+  model: CausalLM,
+  dataset: Dataset,
+  options: EvaluateOptions,
+): Promise<EvaluationResult> {
+  const { engine, padTokenId, batchSize = 8, signal, onProgress } = options;
+  const started = performance.now();
+  const step = await EvaluationStep.create(model, engine);
+  let [sum, labelTokens, done] = [0, 0, 0];
+  try {
+    const sampler = new BatchSampler({ length: dataset.length, batchSize, shuffle: false });
+    for await (const batch of loadBatches(dataset, sampler, { padTokenId, ...(signal && { signal }) })) {
+      sum += await step.run(batch);
+      labelTokens += batch.labelTokens;
+      done += batch.indices.length;
+      onProgress?.(done, dataset.length);
+    }
+  } finally {
+    await step.dispose();
+  }
+  if (labelTokens === 0)
+    throw new DataError(
+      `${dataset.name}: none of its ${dataset.length} examples has a token to predict. Every label is -100, or the examples have one token each.`,
+      { code: "no-labels", details: { dataset: dataset.name } },
+    );
+  const loss = sum / labelTokens;
+  return { loss, perplexity: Math.exp(loss), labelTokens, seconds: (performance.now() - started) / 1000 };
+}

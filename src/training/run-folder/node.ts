@@ -1,0 +1,189 @@
+import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { type PeftModel, WEIGHTS_FILE } from "../../adapters/index.ts";
+import { adapterFiles } from "../../adapters/node.ts";
+import { readSafetensors, readTensor, safetensorsChunks, type TensorEntry } from "../../checkpoint/index.ts";
+import {
+  directoryStore,
+  type FileContents,
+  fileSource,
+  writeDirectoryAtomic,
+} from "../../checkpoint/node.ts";
+import { TrainingError } from "../../errors.ts";
+import type { Tensor } from "../../tensor/index.ts";
+import {
+  checkpointFiles,
+  checkpointName,
+  checkpointsToDelete,
+  latestCheckpoint,
+  sortCheckpoints,
+} from "../checkpoints.ts";
+import type { MetricsWriter } from "../metrics.ts";
+import { openJsonlMetrics, openTensorBoardMetrics } from "../node.ts";
+import type { RunStore, SavedRun } from "../run-store.ts";
+import { parseTrainerState, serializeTrainerState, type TrainerState } from "../state.ts";
+
+const METRICS_FILE = "metrics.jsonl";
+const TENSORBOARD_FOLDER = "runs";
+
+/**
+ * A run's folder: adapter_config.json and adapter_model.safetensors when it is done, `checkpoint-<step>` folders,
+ * trainer_state.json, metrics.jsonl, and events for TensorBoard in runs/.
+ */
+export class RunFolder implements RunStore {
+  readonly location: string;
+  private readonly path: string;
+  /** The topmost folder that did not exist before. */
+  private created: string | undefined;
+  /** Files of an earlier run that a fresh one replaces once it has something to put there. */
+  private stale: string[] = [];
+  private saved = false;
+
+  constructor(location: string) {
+    this.location = location;
+    this.path = resolve(location);
+  }
+
+  async open({
+    resume,
+    overwrite,
+  }: {
+    resume: boolean | string;
+    overwrite: boolean;
+  }): Promise<SavedRun | undefined> {
+    const names = await this.names();
+    if (resume !== false) return this.load(names, resume);
+    const checkpoints = sortCheckpoints(names);
+    const unfinished = checkpoints.length > 0 && !names.includes(checkpointFiles.state);
+    if (unfinished && !overwrite)
+      throw new TrainingError(
+        `${this.location} holds an unfinished run (${checkpoints.at(-1)}). Resume it (--resume), replace it (--overwrite), or choose another output folder.`,
+        { code: "unfinished-run", details: { location: this.location, checkpoints } },
+      );
+    this.stale = [...checkpoints, METRICS_FILE, TENSORBOARD_FOLDER, checkpointFiles.state].filter((name) =>
+      names.includes(name),
+    );
+    await this.create();
+    return undefined;
+  }
+
+  async metrics(resumeStep: number | undefined): Promise<MetricsWriter[]> {
+    const options = resumeStep === undefined ? {} : { resumeStep };
+    for (const name of this.stale) await rm(join(this.path, name), { recursive: true, force: true });
+    this.stale = [];
+    return [
+      await openJsonlMetrics(join(this.path, METRICS_FILE), options),
+      await openTensorBoardMetrics(join(this.path, TENSORBOARD_FOLDER), options),
+    ];
+  }
+
+  async saveCheckpoint(
+    peft: PeftModel,
+    optimizer: ReadonlyMap<string, Tensor>,
+    state: TrainerState,
+    keep: number | undefined,
+  ): Promise<string> {
+    const name = checkpointName(state.step);
+    await peft.materialize();
+    const files = adapterFiles(peft);
+    files.set(checkpointFiles.optimizer, safetensorsChunks(optimizer, { format: "pt" }));
+    files.set(checkpointFiles.state, serializeTrainerState(state));
+    await writeDirectoryAtomic(join(this.location, name), files);
+    this.saved = true;
+    const names = await this.names();
+    for (const old of checkpointsToDelete(names, { saveTotalLimit: keep, best: state.best?.checkpoint }))
+      await rm(join(this.path, old), { recursive: true, force: true });
+    return join(this.location, name);
+  }
+
+  async readAdapter(checkpoint: string): Promise<ReadonlyMap<string, TensorEntry>> {
+    return (await readSafetensors(await fileSource(join(this.path, checkpoint, WEIGHTS_FILE)))).tensors;
+  }
+
+  async finish(peft: PeftModel, state: TrainerState): Promise<string> {
+    await peft.materialize();
+    const files = new Map<string, FileContents>([
+      [checkpointFiles.state, serializeTrainerState(state)],
+      ...adapterFiles(peft),
+    ]);
+    await writeDirectoryAtomic(this.location, files);
+    this.saved = true;
+    return this.path;
+  }
+
+  async abandon(): Promise<void> {
+    if (this.saved || this.created === undefined) return;
+    await rm(this.path, { recursive: true, force: true });
+    for (let parent = dirname(this.path); parent.startsWith(this.created); parent = dirname(parent))
+      await rmdir(parent).catch(() => undefined); // only if nothing else has come to lie there
+  }
+
+  private async names(): Promise<string[]> {
+    return readdir(this.path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") return [];
+      throw unwritable(this.location, error);
+    });
+  }
+
+  private async create(): Promise<void> {
+    try {
+      this.created = await mkdir(this.path, { recursive: true });
+      // Permission and space are found wanting now rather than after the first epoch.
+      const probe = join(this.path, ".graft-probe");
+      await writeDirectoryAtomic(probe, new Map([["probe", "probe"]]));
+      await rm(probe, { recursive: true });
+    } catch (error) {
+      await this.abandon();
+      throw (error as { code?: string }).code?.startsWith("E")
+        ? unwritable(this.location, error as NodeJS.ErrnoException)
+        : error;
+    }
+  }
+
+  private async load(names: readonly string[], resume: true | string): Promise<SavedRun> {
+    const folder = resume === true ? this.latest(names) : resolve(resume);
+    if (!(await stat(join(folder, checkpointFiles.state)).catch(() => undefined)))
+      throw new TrainingError(`${folder} is no checkpoint: there is no ${checkpointFiles.state} in it.`, {
+        code: "nothing-to-resume",
+        details: { folder },
+      });
+    const source = await directoryStore(folder);
+    const file = (await source.open(checkpointFiles.state))!;
+    const state = parseTrainerState(new TextDecoder().decode(await file.read(0, file.size)), file.name);
+    const optimizer = await readSafetensors(await fileSource(join(folder, checkpointFiles.optimizer)));
+    const moments = [...optimizer.tensors].map(
+      async ([name, entry]) => [name, await readTensor(entry)] as const,
+    );
+    const adapter = await readSafetensors(await fileSource(join(folder, WEIGHTS_FILE)));
+    this.saved = true;
+    return {
+      state,
+      adapter: adapter.tensors,
+      optimizer: new Map(await Promise.all(moments)),
+      location: folder,
+    };
+  }
+
+  private latest(names: readonly string[]): string {
+    const name = latestCheckpoint(names);
+    if (name === undefined)
+      throw new TrainingError(
+        `${this.location} has no checkpoint to resume from. Leave --resume out to start a new run.`,
+        {
+          code: "nothing-to-resume",
+          details: { location: this.location },
+        },
+      );
+    return join(this.path, name);
+  }
+}
+
+const unwritable = (location: string, error: NodeJS.ErrnoException): TrainingError =>
+  new TrainingError(
+    `Cannot write to ${location}: ${error.message}. Choose another output folder, or change its permissions.`,
+    {
+      code: "output-unwritable",
+      details: { location, systemCode: error.code },
+      cause: error,
+    },
+  );

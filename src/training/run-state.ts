@@ -1,0 +1,70 @@
+import type { PeftModel } from "../adapters/index.ts";
+import { readTensorAsFloat32, type TensorEntry } from "../checkpoint/index.ts";
+import type { BatchSampler, Dataset } from "../data/index.ts";
+import type { CausalLM } from "../models/index.ts";
+import { hashText } from "../tensor/index.ts";
+import { optionsFingerprint, type TrainingOptions } from "./options.ts";
+import type { JsonValue, TrainerState } from "./state.ts";
+import { version } from "./version.ts";
+
+/** What the first state of a run, and its fingerprint, follow from. */
+type Described = {
+  readonly settings: TrainingOptions;
+  readonly model: PeftModel<CausalLM>;
+  readonly trainDataset: Dataset;
+  readonly evalDataset: Dataset | undefined;
+};
+
+/** The token that a model pads with; any will do, since padding is masked. */
+export function padToken(model: CausalLM): number {
+  const configured = model.origin.config["pad_token_id"];
+  return typeof configured === "number" && configured >= 0 ? configured : 0;
+}
+
+/** The state before the first step. */
+export function initialState(described: Described, sampler: BatchSampler): TrainerState {
+  const { settings } = described;
+  const { batchesPerEpoch } = sampler;
+  const stepsPerEpoch = Math.ceil(batchesPerEpoch / settings.gradientAccumulationSteps);
+  const totalSteps = settings.maxSteps ?? Math.ceil(settings.numTrainEpochs * stepsPerEpoch);
+  return {
+    step: 0,
+    totalSteps,
+    epoch: 0,
+    batchInEpoch: 0,
+    batchesPerEpoch,
+    totalEpochs: settings.maxSteps === undefined ? settings.numTrainEpochs : totalSteps / stepsPerEpoch,
+    batchSize: settings.batchSize,
+    seed: settings.seed,
+    tokensSeen: 0,
+    evaluationsWithoutImprovement: 0,
+    history: [],
+    fingerprint: fingerprint(described),
+    versions: { graftjs: version },
+  };
+}
+
+const fingerprint = ({
+  settings,
+  model,
+  trainDataset,
+  evalDataset,
+}: Described): Record<string, JsonValue> => ({
+  ...optionsFingerprint(settings),
+  examples: trainDataset.length,
+  evaluationExamples: evalDataset?.length ?? null,
+  modelType: model.baseModel.modelType,
+  trained: hashText([...model.trainableParameters().keys()].join("\n")),
+  loraDropout: model.peftConfig.loraDropout,
+});
+
+/** Values of the trained parameters in a saved adapter. */
+export async function readWeights(
+  saved: ReadonlyMap<string, TensorEntry>,
+  trained: ReadonlyMap<string, unknown>,
+): Promise<Map<string, Float32Array>> {
+  const values = new Map<string, Float32Array>();
+  for (const [name, entry] of saved)
+    if (trained.has(name)) values.set(name, (await readTensorAsFloat32(entry)).data);
+  return values;
+}

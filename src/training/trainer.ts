@@ -1,0 +1,152 @@
+import type { PeftModel } from "../adapters/index.ts";
+import type { Dataset } from "../data/index.ts";
+import { DataError, TrainingError } from "../errors.ts";
+import type { CausalLM } from "../models/index.ts";
+import type { Engine } from "../runtime/index.ts";
+import type { TrainerCallback } from "./callbacks.ts";
+import { type EvaluationResult, evaluate } from "./evaluate.ts";
+import type { MetricsWriter } from "./metrics.ts";
+import { resolveTrainingOptions, type TrainingOptions, type TrainingOptionsInput } from "./options.ts";
+import { Run, type RunContext, type TrainResult } from "./run.ts";
+import { padToken } from "./run-state.ts";
+import type { RunStore } from "./run-store.ts";
+
+export type TrainerOptions = TrainingOptionsInput & {
+  /** A model with an adapter that can be trained. */
+  model: PeftModel<CausalLM>;
+  trainDataset: Dataset;
+  /** Evaluated on while training; see `evalStrategy`. */
+  evalDataset?: Dataset | undefined;
+  /** Token to pad with; it has no influence on the result. Default: the model's, or 0. */
+  padTokenId?: number | undefined;
+  /** Where to compute. Default: a CPU engine of its own, disposed of at the end (Node). */
+  engine?: Engine | undefined;
+  callbacks?: readonly TrainerCallback[] | undefined;
+  /** Besides the files in `outputDir`. */
+  metrics?: readonly MetricsWriter[] | undefined;
+  /** Ends training after the current step; what is done so far is saved as a checkpoint in `outputDir`. */
+  signal?: AbortSignal | undefined;
+  /** Go on with the latest checkpoint in `outputDir`, or with the one named. */
+  resume?: boolean | string | undefined;
+  /** Replace an unfinished run in `outputDir`. */
+  overwrite?: boolean | undefined;
+};
+
+/**
+ * Fine-tunes an adapter.
+ *
+ * One optimizer step reads `gradientAccumulationSteps` batches; its loss is the mean over all their label tokens, and the
+ * gradients are that mean's. Everything random follows from `seed`, epoch and step, so a resumed run gives exactly what an
+ * uninterrupted one would have.
+ * Source: transformers trainer.py.
+ */
+export class Trainer {
+  private readonly settings: TrainingOptions;
+  private readonly given: Omit<RunContext, "settings" | "engine" | "store" | "saved">;
+  private readonly engine: Engine | undefined;
+  private readonly resume: boolean | string;
+  private readonly overwrite: boolean;
+
+  /** @throws TrainingError listing every option that is wrong or contradicts another, and if there is nothing to train. */
+  constructor(options: TrainerOptions) {
+    const {
+      model,
+      trainDataset,
+      evalDataset,
+      padTokenId,
+      engine,
+      callbacks,
+      metrics,
+      signal,
+      resume,
+      overwrite,
+      ...rest
+    } = options;
+    this.settings = resolveTrainingOptions(rest, { hasEvalData: evalDataset !== undefined });
+    this.given = {
+      model,
+      trainDataset,
+      evalDataset,
+      padTokenId: padTokenId ?? padToken(model.baseModel),
+      callbacks: callbacks ?? [],
+      metrics: metrics ?? [],
+      signal,
+    };
+    this.engine = engine;
+    this.resume = resume ?? false;
+    this.overwrite = overwrite ?? false;
+    if (model.trainableParameters().size === 0)
+      throw new TrainingError(
+        "The model has no trainable parameters. Load the adapter with isTrainable, or add one with getPeftModel.",
+        {
+          code: "nothing-to-train",
+        },
+      );
+    if (trainDataset.length === 0)
+      throw new DataError(`${trainDataset.name}: there are no examples to train on.`, {
+        code: "no-examples",
+        details: { dataset: trainDataset.name },
+      });
+  }
+
+  /**
+   * Trains, and saves the adapter in `outputDir`.
+   * @throws TrainingError if the loss is not finite, or something cannot be saved. What was made in `outputDir` by a run
+   * that fails before its first checkpoint is removed.
+   */
+  async train(): Promise<TrainResult> {
+    const store = await this.openStore();
+    const saved = await store?.open({ resume: this.resume, overwrite: this.overwrite });
+    try {
+      return await this.withEngine(async (engine) => {
+        const run = await Run.begin({ ...this.given, settings: this.settings, engine, store, saved });
+        try {
+          return await run.complete();
+        } finally {
+          await run.close();
+        }
+      });
+    } catch (error) {
+      await store?.abandon();
+      throw error;
+    }
+  }
+
+  /** Mean loss over a dataset, by default `evalDataset`, at the current weights. */
+  async evaluate(dataset: Dataset | undefined = this.given.evalDataset): Promise<EvaluationResult> {
+    if (!dataset)
+      throw new TrainingError("There is no evaluation data: pass evalDataset, or a dataset.", {
+        code: "no-evaluation-data",
+      });
+    const { model, padTokenId, signal } = this.given;
+    const { evalBatchSize: batchSize } = this.settings;
+    return this.withEngine((engine) =>
+      evaluate(model.baseModel, dataset, { engine, padTokenId, batchSize, signal }),
+    );
+  }
+
+  /** Computes on the given engine, or on one made for this. */
+  private async withEngine<T>(compute: (engine: Engine) => Promise<T>): Promise<T> {
+    if (this.engine) return compute(this.engine);
+    const { createEngine } = await import("../runtime/node.ts");
+    const engine = await createEngine();
+    try {
+      return await compute(engine);
+    } finally {
+      await engine.dispose();
+    }
+  }
+
+  private async openStore(): Promise<RunStore | undefined> {
+    const { outputDir } = this.settings;
+    if (outputDir === undefined) {
+      if (this.resume)
+        throw new TrainingError("There is nothing to resume from without outputDir.", {
+          code: "nothing-to-resume",
+        });
+      return undefined;
+    }
+    const { RunFolder } = await import("./run-folder/node.ts");
+    return new RunFolder(outputDir);
+  }
+}
