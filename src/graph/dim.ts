@@ -32,8 +32,25 @@ export class SymbolicDim {
   }
 }
 
-/** The symbol called `name`; equal names are equal dimensions everywhere in a graph. */
-export const symbol = (name: string): Dim => SymbolicDim.from(new Map([[name, 1]]));
+/**
+ * The symbol called `name`; equal names are equal dimensions everywhere in a graph.
+ * @throws GraphError for a name that could be mistaken for a polynomial.
+ */
+export function symbol(name: string): Dim {
+  if (!/^[A-Za-z_][\w.]*$/.test(name))
+    throw new GraphError(`"${name}" cannot name a dimension: use letters, digits, "_" and ".".`, {
+      code: "symbol-name",
+      details: { name },
+    });
+  return SymbolicDim.from(new Map([[name, 1]]));
+}
+
+/** The name of a dimension that is nothing but a symbol. */
+export function symbolName(dim: Dim): string | undefined {
+  if (typeof dim === "number" || dim.terms.size > 1) return undefined;
+  const [[monomial, k]] = [...dim.terms] as [[string, number]];
+  return k === 1 && !monomial.includes("*") ? monomial : undefined;
+}
 
 const termsOf = (dim: Dim): ReadonlyMap<string, number> =>
   typeof dim === "number" ? new Map([["", dim]]) : dim.terms;

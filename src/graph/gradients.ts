@@ -24,7 +24,8 @@ type RuleFor<Op extends OpName> = Rule<InputsOf<Op>, AttributesOf<Op>>;
 
 const allZero: Rule<readonly (Value | undefined)[], object> = ({ inputs }) => inputs.map(() => zero);
 
-const zerosLike = (shape: Shape): Value => op.full(0, shape);
+/** Zeros of the dtype of `x`. */
+const zerosLike = (x: Value, shape: Shape = x.shape): Value => op.full(0, shape, x.dtype);
 
 /** The reduced axes of `reduced` as axes of size 1, so that it broadcasts against the input of the reduction. */
 const keepAxes = (reduced: Value, axes: readonly number[], shape: Shape): Value =>
@@ -67,7 +68,14 @@ const gatherRule: RuleFor<"Gather"> = ({ inputs: [data, indices], attributes: { 
   const others = dy.shape.map((_, i) => i).filter((i) => !indexAxes.includes(i));
   const rows = axis === 0 ? dy : op.transpose(dy, [...indexAxes, ...others]);
   const perm = toFront(data.rank, axis);
-  const sums = op.scatterRowsAdd(zerosLike(perm.map((i) => data.shape[i]!)), indices, rows);
+  const sums = op.scatterRowsAdd(
+    zerosLike(
+      data,
+      perm.map((i) => data.shape[i]!),
+    ),
+    indices,
+    rows,
+  );
   return [axis === 0 ? sums : op.transpose(sums, inverse(perm)), zero];
 };
 
@@ -179,7 +187,7 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
 
   Gather: gatherRule,
   GatherElements: ({ inputs: [data, indices], attributes: { axis }, dy }) => [
-    op.scatterElementsAdd(zerosLike(data.shape), indices, dy, axis),
+    op.scatterElementsAdd(zerosLike(data), indices, dy, axis),
     zero,
   ],
   ScatterElements: ({ inputs: [, indices], attributes: { axis }, dy }) => [

@@ -10,6 +10,7 @@ export {
   formatShape,
   type Shape,
   symbol,
+  symbolName,
 } from "./dim.ts";
 export { type Lowering, lower } from "./lower.ts";
 export { emit, type Port, type Program } from "./onnx/emit.ts";

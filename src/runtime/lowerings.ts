@@ -1,14 +1,31 @@
-import type { Lowering } from "../graph/index.ts";
+import { dimProduct, type Lowering, op } from "../graph/index.ts";
 import type { Device } from "./types.ts";
 
 /**
- * What each execution provider needs rewritten. ONNX Runtime's CPU kernels cover every operator that Graft emits.
+ * Adds rows one after the other. ONNX Runtime's CPU kernel of ScatterND adds rows on several threads without a lock, so
+ * that of two updates to one row one may be lost (onnxruntime issues 18048, 23396); ScatterElements runs on one thread.
+ */
+const scatterSerially: NonNullable<Lowering["ScatterND"]> = ([data, indices, updates]) => {
+  const rows = dimProduct(indices.shape);
+  const rest = data.shape.slice(1);
+  const perRow = op.reshape(indices, [rows, ...rest.map(() => 1)]);
+  return op.scatterElementsAdd(
+    data,
+    op.expand(perRow, [rows, ...rest]),
+    op.reshape(updates, [rows, ...rest]),
+    0,
+  );
+};
+
+/**
+ * What each execution provider needs rewritten. Kernels of the CPU cover every operator that Graft emits, and serve
+ * where another provider has none.
  * TODO-WEBGPU
  */
 export const lowerings: { readonly [D in Device]: Lowering } = {
-  cpu: {},
+  cpu: { ScatterND: scatterSerially },
   cuda: {},
-  coreml: {},
+  coreml: { ScatterND: scatterSerially },
   dml: {},
   webgpu: {},
 };

@@ -1,17 +1,19 @@
+import { realpathSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { nearest, RuntimeFailure } from "../errors.ts";
 import {
   emit,
-  formatShape,
   lower,
   type Port,
   type Program,
   readStorage,
   type Value,
+  type WeightStorage,
 } from "../graph/index.ts";
+import { checkFeeds } from "./feeds.ts";
 import { lowerings } from "./lowerings.ts";
-import type { ReplyMessage, ReplyOf, Request, RequestMessage, WireTensor } from "./protocol.ts";
+import type { ReplyMessage, ReplyOf, Request, RequestMessage } from "./protocol.ts";
 import type {
   Device,
   Engine,
@@ -82,8 +84,12 @@ class EngineThread {
   constructor() {
     this.worker = startThread();
     this.worker.on("message", (message: ReplyMessage) => this.settle(message));
-    this.worker.on("error", (error) => this.stop(`The engine's thread failed: ${error.message}`));
-    this.worker.on("exit", (code) => this.stop(`The engine's thread ended with code ${code}.`));
+    this.worker.on("error", (error) =>
+      this.stop("engine-stopped", `The engine's thread failed: ${error.message}`),
+    );
+    this.worker.on("exit", (code) =>
+      this.stop("engine-stopped", `The engine's thread ended with code ${code}.`),
+    );
     this.worker.unref();
   }
 
@@ -91,9 +97,9 @@ class EngineThread {
     if (this.stopped) return Promise.reject(this.stopped);
     const id = ++this.sent;
     return new Promise((resolve, reject) => {
+      this.worker.postMessage({ id, request } satisfies RequestMessage);
       this.waiting.set(id, { resolve, reject });
       this.worker.ref();
-      this.worker.postMessage({ id, request } satisfies RequestMessage);
     });
   }
 
@@ -106,14 +112,19 @@ class EngineThread {
     else waiting?.resolve(message.reply as never);
   }
 
-  private stop(message: string): void {
-    this.stopped ??= new RuntimeFailure(message, { code: "engine-stopped" });
+  private stop(code: string, message: string): void {
+    this.stopped ??= new RuntimeFailure(message, { code });
     for (const { reject } of this.waiting.values()) reject(this.stopped);
     this.waiting.clear();
   }
 
+  get isStopped(): boolean {
+    return this.stopped !== undefined;
+  }
+
+  /** Rejects what is under way at once; resolves when the thread has ended, which a running operator delays. */
   async dispose(): Promise<void> {
-    this.stopped ??= new RuntimeFailure("The engine has been disposed of.", { code: "engine-disposed" });
+    this.stop("engine-disposed", "The engine has been disposed of.");
     await this.worker.terminate();
   }
 }
@@ -130,11 +141,12 @@ class NodeEngine implements Engine {
   }
 
   async createSession(outputs: Readonly<Record<string, Value>>): Promise<Session> {
-    const program = emit(lower(outputs, lowerings[this.device]));
+    const program = emit(lower(outputs, lowerings[this.device]), { realPath });
+    checkPorts(program);
     const memoryWeights = await Promise.all(
       program.memoryWeights.map(async ({ location, storage }) => ({
         location,
-        bytes: await readStorage(storage),
+        bytes: await readWhole(storage),
       })),
     );
     const { session } = await this.thread.request({
@@ -167,12 +179,16 @@ class NodeSession implements Session {
   }
 
   async run(feeds: Feeds, { keep = [] }: RunOptions = {}): Promise<RunResult> {
-    const wire: Record<string, WireTensor> = {};
-    for (const port of this.inputs) wire[port.name] = checkFeed(port, feeds[port.name]);
+    const unknown = keep.find((name) => this.outputs.every((port) => port.name !== name));
+    if (unknown !== undefined)
+      throw new RuntimeFailure(
+        `There is no output "${unknown}" to keep. Outputs: ${this.outputs.map(({ name }) => name).join(", ")}.`,
+        { code: "unknown-output", details: { name: unknown } },
+      );
     const { outputs, kept } = await this.thread.request({
       type: "run",
       session: this.session,
-      feeds: wire,
+      feeds: checkFeeds(this.inputs, feeds),
       keep,
     });
     const resident = Object.entries(kept).map(([name, info]): [string, ResidentTensor] => [
@@ -185,23 +201,38 @@ class NodeSession implements Session {
     return { outputs, kept: Object.fromEntries(resident) };
   }
 
+  /** Does nothing if the session, or its engine, has been disposed of. */
   async dispose(): Promise<void> {
+    if (this.thread.isStopped) return;
     await this.thread.request({ type: "close", session: this.session });
   }
 }
 
-/** A feed as it is sent. Extra feeds are not sent, so that one set of feeds serves several programs. */
-function checkFeed(port: Port, value: Feeds[string] | undefined): WireTensor {
-  const { name, dtype, shape } = port;
-  if (value === undefined)
-    throw new RuntimeFailure(`Input "${name}" is not fed.`, { code: "missing-feed", details: { name } });
-  const fits =
-    value.shape.length === shape.length &&
-    shape.every((dim, i) => typeof dim !== "number" || dim === value.shape[i]);
-  if (value.dtype !== dtype || !fits)
-    throw new RuntimeFailure(
-      `Input "${name}" needs ${dtype}${formatShape(shape)}, got ${value.dtype}${formatShape(value.shape)}.`,
-      { code: "wrong-feed", details: { name } },
-    );
-  return "resident" in value ? { resident: value.resident } : value;
+/** Where links lead. A file that is not there keeps its path: ONNX Runtime names it in its error. */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
+}
+
+/** A weight's bytes in a buffer of their own: sending a view would copy the whole buffer below it. */
+async function readWhole(storage: WeightStorage): Promise<Uint8Array> {
+  const bytes = await readStorage(storage);
+  return bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice();
+}
+
+/** onnxruntime-node has no tensors of 8-bit and bfloat16 floats. @throws RuntimeFailure if one is to pass. */
+function checkPorts({ inputs, outputs }: Program): void {
+  for (const [kind, ports] of [
+    ["Input", inputs],
+    ["Output", outputs],
+  ] as const)
+    for (const { name, dtype } of ports)
+      if (dtype === "bfloat16" || dtype.startsWith("float8"))
+        throw new RuntimeFailure(
+          `${kind} "${name}" is ${dtype}, which ONNX Runtime does not pass to JavaScript; cast it in the graph.`,
+          { code: "port-dtype", details: { name, dtype } },
+        );
 }

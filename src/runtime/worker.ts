@@ -39,8 +39,6 @@ function ort(): Promise<Ort> {
   return loaded;
 }
 
-const isHalf = (dtype: DType): boolean => dtype === "bfloat16" || dtype.startsWith("float8");
-
 function toOrt(api: Ort, value: WireTensor): OrtTensor {
   if ("resident" in value) {
     const kept = residents.get(value.resident);
@@ -48,12 +46,15 @@ function toOrt(api: Ort, value: WireTensor): OrtTensor {
       throw new WorkerFailure("resident-gone", "A tensor that was kept in the engine has been released.");
     return kept;
   }
-  if (isHalf(value.dtype))
-    throw new WorkerFailure(
-      "feed-dtype",
-      `Inputs of dtype ${value.dtype} cannot be fed; convert to float32.`,
-    );
   return new api.Tensor(value.dtype as "float32", value.data as Float32Array, value.shape);
+}
+
+/** A result's values; float16 as raw bits, which Node with a Float16Array gives as numbers. */
+async function read(result: OrtTensor): Promise<Tensor["data"]> {
+  const data = (await result.getData()) as Tensor["data"];
+  return result.type === "float16" && !(data instanceof Uint16Array)
+    ? new Uint16Array((data as ArrayBufferView).buffer, (data as ArrayBufferView).byteOffset, result.size)
+    : data;
 }
 
 const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }>) => Promise<ReplyOf[T]> } =
@@ -108,7 +109,7 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
           const resident = ++created;
           residents.set(resident, result);
           kept[name] = { resident, dtype, shape: result.dims };
-        } else outputs[name] = { dtype, shape: result.dims, data: (await result.getData()) as Float32Array };
+        } else outputs[name] = { dtype, shape: result.dims, data: await read(result) };
       }
       return { outputs, kept };
     },

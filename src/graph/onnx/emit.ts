@@ -4,21 +4,17 @@ import { byteSize, type DType, type Tensor } from "../../tensor/index.ts";
 import type { Dim, Shape } from "../dim.ts";
 import { reachable } from "../traverse.ts";
 import { type Node, scalar, type Value, type WeightStorage } from "../value.ts";
-import { type Encoding, encodings, type OnnxAttribute, onnxDataTypes } from "./encoding.ts";
+import { type Encoding, encodings, onnxDataTypes } from "./encoding.ts";
 import {
-  type AttributeProto,
-  AttributeProto_AttributeType,
-  AttributeProtoSchema,
   ModelProtoSchema,
   type NodeProto,
   NodeProtoSchema,
   type TensorProto,
   TensorProto_DataLocation,
   TensorProtoSchema,
-  type ValueInfoProto,
-  ValueInfoProtoSchema,
 } from "./onnx_pb.ts";
-import { commonDirectory, relativeTo } from "./paths.ts";
+import { attributeProto, valueInfo } from "./protos.ts";
+import { WeightFiles } from "./weight-files.ts";
 
 /** Opset of everything that is emitted; ONNX IR version 10 is the first that allows it with bfloat16 weights. */
 const OPSET = 20;
@@ -35,17 +31,29 @@ export type Program = {
   readonly outputs: readonly Port[];
   /** Directory that the weights' locations are relative to; undefined if no weight lies in a local file. */
   readonly weightsDirectory: string | undefined;
-  /** Weights that lie in no local file, by the location that the model gives them. */
+  /** Weights that ONNX Runtime cannot map, as they lie in no local file, or on another drive than the first. */
   readonly memoryWeights: readonly { readonly location: string; readonly storage: WeightStorage }[];
+};
+
+export type EmitOptions = {
+  /**
+   * Where a path leads when symbolic links are followed. ONNX Runtime rejects weights behind a link that leaves their
+   * directory, as all links of a Hugging Face cache do.
+   */
+  realPath?: (path: string) => string;
 };
 
 /**
  * Writes the graph that `outputs` reach as an ONNX model. Weights are referred to by file and offset, never copied;
  * what the outputs do not depend on is left out.
- * @throws GraphError if two inputs share a name, or a symbolic dimension belongs to no input.
+ * @throws GraphError if two inputs share a name, an output is called as an input is, or a symbolic dimension belongs
+ * to no input.
  */
-export function emit(outputs: Readonly<Record<string, Value>>): Program {
-  return new Emitter(reachable(Object.values(outputs))).program(outputs);
+export function emit(
+  outputs: Readonly<Record<string, Value>>,
+  { realPath = (path) => path }: EmitOptions = {},
+): Program {
+  return new Emitter(outputs, realPath).program();
 }
 
 class Emitter {
@@ -55,24 +63,26 @@ class Emitter {
   private readonly inputs = new Map<string, Value>();
   private readonly constants = new Map<string, string>();
   private readonly dimNames = new Map<string, string>();
-  private readonly memoryWeights: { location: string; storage: WeightStorage }[] = [];
-  private readonly weightsDirectory: string | undefined;
+  /** Names of initializers by file (or source) and by place, type and shape there. */
+  private readonly weights = new Map<unknown, Map<string, string>>();
+  private readonly files: WeightFiles;
+  private readonly outputs: Readonly<Record<string, Value>>;
   private readonly values: readonly Value[];
+  private readonly taken: Set<string>;
 
-  constructor(values: readonly Value[]) {
-    this.values = values;
-    const paths = values.flatMap(({ source }) =>
-      source.kind === "weight" && source.storage.source.path !== undefined
-        ? [source.storage.source.path]
-        : [],
-    );
-    this.weightsDirectory = paths.length > 0 ? commonDirectory(paths) : undefined;
-    for (const value of values) if (value.source.kind === "input") this.addInput(value.source.name, value);
+  constructor(outputs: Readonly<Record<string, Value>>, realPath: (path: string) => string) {
+    this.outputs = outputs;
+    this.values = reachable(Object.values(outputs));
+    this.taken = new Set(Object.keys(outputs));
+    for (const value of this.values)
+      if (value.source.kind === "input") this.addInput(value.source.name, value);
+    const storages = this.values.flatMap(({ source }) => (source.kind === "weight" ? [source.storage] : []));
+    this.files = new WeightFiles(storages, realPath);
   }
 
-  program(outputs: Readonly<Record<string, Value>>): Program {
+  program(): Program {
     for (const value of this.values) this.name(value);
-    const named = Object.entries(outputs).map(([name, value]) => {
+    const named = Object.entries(this.outputs).map(([name, value]) => {
       this.nodes.push(
         create(NodeProtoSchema, { opType: "Identity", input: [this.name(value)], output: [name], name }),
       );
@@ -98,8 +108,8 @@ class Emitter {
       model: toBinary(ModelProtoSchema, model),
       inputs,
       outputs: named,
-      weightsDirectory: this.weightsDirectory,
-      memoryWeights: this.memoryWeights,
+      weightsDirectory: this.files.directory,
+      memoryWeights: this.files.memory,
     };
   }
 
@@ -109,8 +119,14 @@ class Emitter {
         code: "duplicate-input",
         details: { name },
       });
+    if (Object.hasOwn(this.outputs, name))
+      throw new GraphError(`An input and an output are both called "${name}"; rename one.`, {
+        code: "duplicate-output",
+        details: { name },
+      });
     this.inputs.set(name, value);
     this.names.set(value, name);
+    this.taken.add(name);
   }
 
   /** Name of a value in the model; emits what it takes to have it. */
@@ -138,15 +154,19 @@ class Emitter {
     }
   }
 
-  private fresh(prefix: string): string {
-    return `${prefix}_${this.nodes.length}`;
+  /** `wanted`, or if something is called that already, `wanted` with a number. */
+  private unused(wanted: string): string {
+    let name = wanted;
+    for (let i = 1; this.taken.has(name); i++) name = `${wanted}_${i}`;
+    this.taken.add(name);
+    return name;
   }
 
   private emitNode(
     opType: string,
     input: string[],
     encoding: Encoding = {},
-    output = this.fresh(opType),
+    output = this.unused(`${opType}_${this.nodes.length}`),
   ): string {
     const attribute = Object.entries(encoding.attributes ?? {}).map(([name, value]) =>
       attributeProto(name, value),
@@ -177,14 +197,20 @@ class Emitter {
     return this.emitNode(node.op, [...operands, ...dims, ...scalars], encoding);
   }
 
+  /** Weights of one place, type and shape are one initializer, as tied weights are. */
   private weight(storage: WeightStorage): string {
-    const {
-      name,
-      source: { path },
-    } = storage;
-    const location =
-      path === undefined ? `memory/${this.memoryWeights.length}` : relativeTo(this.weightsDirectory!, path);
-    if (path === undefined) this.memoryWeights.push({ location, storage });
+    const file = storage.source.path ?? storage.source;
+    const key = `${storage.byteOffset} ${storage.dtype}[${storage.shape}]`;
+    const inFile = this.weights.get(file) ?? new Map<string, string>();
+    this.weights.set(file, inFile);
+    const name = inFile.get(key) ?? this.external(storage);
+    inFile.set(key, name);
+    return name;
+  }
+
+  private external(storage: WeightStorage): string {
+    const name = this.unused(storage.name);
+    const { location, byteOffset } = this.files.place(storage);
     this.initializers.push(
       create(TensorProtoSchema, {
         name,
@@ -193,7 +219,7 @@ class Emitter {
         dataLocation: TensorProto_DataLocation.EXTERNAL,
         externalData: [
           { key: "location", value: location },
-          { key: "offset", value: String(path === undefined ? 0 : storage.byteOffset) },
+          { key: "offset", value: String(byteOffset) },
           { key: "length", value: String(storage.byteLength) },
         ],
       }),
@@ -207,7 +233,7 @@ class Emitter {
     const key = bytes.length <= 64 ? `${dtype}[${shape}]${bytes.join(",")}` : undefined;
     const known = key === undefined ? undefined : this.constants.get(key);
     if (known !== undefined) return known;
-    const name = `constant_${this.initializers.length}`;
+    const name = this.unused(`constant_${this.initializers.length}`);
     this.initializers.push(
       create(TensorProtoSchema, {
         name,
@@ -287,46 +313,3 @@ class Emitter {
     return this.emitNode("Squeeze", [name]);
   }
 }
-
-function attributeProto(name: string, value: OnnxAttribute): AttributeProto {
-  if ("int" in value)
-    return create(AttributeProtoSchema, {
-      name,
-      type: AttributeProto_AttributeType.INT,
-      i: BigInt(value.int),
-    });
-  if ("float" in value)
-    return create(AttributeProtoSchema, { name, type: AttributeProto_AttributeType.FLOAT, f: value.float });
-  if ("ints" in value)
-    return create(AttributeProtoSchema, {
-      name,
-      type: AttributeProto_AttributeType.INTS,
-      ints: value.ints.map(BigInt),
-    });
-  return create(AttributeProtoSchema, {
-    name,
-    type: AttributeProto_AttributeType.STRING,
-    s: new TextEncoder().encode(value.string),
-  });
-}
-
-const valueInfo = ({ name, dtype, shape }: Port): ValueInfoProto =>
-  create(ValueInfoProtoSchema, {
-    name,
-    type: {
-      value: {
-        case: "tensorType",
-        value: {
-          elemType: onnxDataTypes[dtype],
-          shape: {
-            dim: shape.map((dim) => ({
-              value:
-                typeof dim === "number"
-                  ? { case: "dimValue" as const, value: BigInt(dim) }
-                  : { case: "dimParam" as const, value: dim.key },
-            })),
-          },
-        },
-      },
-    },
-  });

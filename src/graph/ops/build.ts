@@ -58,12 +58,12 @@ const unary =
   (x: Value): Value =>
     apply(op, [x], {});
 
-/** Axes may be counted from the end; the default reduces the last axis and keeps it as 1. */
+/** Axes may be counted from the end; the default reduces the last axis and keeps it as 1. No axes: x itself. */
 type ReduceOptions = { axes?: readonly number[]; keepdims?: boolean };
 const reduce =
   (op: "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceLogSumExp") =>
   (x: Value, { axes = [-1], keepdims = true }: ReduceOptions = {}): Value =>
-    apply(op, [x], { axes: axes.map((axis) => fromEnd(axis, x)), keepdims });
+    axes.length === 0 ? x : apply(op, [x], { axes: axes.map((axis) => fromEnd(axis, x)), keepdims });
 
 const fromEnd = (axis: number, x: Value): number => (axis < 0 ? axis + x.rank : axis);
 
@@ -167,7 +167,7 @@ export const expand = (x: Value, shape: Shape): Value =>
 export const concat = (inputs: readonly Value[], axis: number): Value =>
   inputs.length === 1 ? inputs[0]! : apply("Concat", inputs, { axis: fromEnd(axis, inputs[0]!) });
 
-/** Elements start to end (exclusive) along one axis. */
+/** Elements start to end (exclusive) along one axis; both count from the front. */
 export const slice = (x: Value, axis: number, start: Dim, end: Dim): Value =>
   apply("Slice", [x], { axis: fromEnd(axis, x), start, end });
 

@@ -39,6 +39,14 @@ function requireAxis(op: OpName, axis: number, shape: Shape): number {
   return axis;
 }
 
+/** Negative for certain: a symbolic dimension may be anything. */
+const isNegative = (dim: Dim): boolean => typeof dim === "number" && dim < 0;
+
+function requireIndices(op: OpName, indices: Value): void {
+  if (indices.dtype !== "int64" && indices.dtype !== "int32")
+    fail(op, `indices must be int64 or int32, got ${indices}.`);
+}
+
 const replaceAxis = (shape: Shape, axis: number, dim: Dim): Dim[] =>
   shape.map((d, i) => (i === axis ? dim : d));
 
@@ -72,6 +80,8 @@ const reduction =
   (op: OpName): Infer<"ReduceSum"> =>
   ([x], { axes, keepdims }) => {
     for (const axis of axes) requireAxis(op, axis, x.shape);
+    if (axes.length === 0 || new Set(axes).size < axes.length)
+      fail(op, `axes [${axes}] must be distinct, one at least.`);
     return {
       dtype: x.dtype,
       shape: x.shape.flatMap((dim, i) => (axes.includes(i) ? (keepdims ? [1] : []) : [dim])),
@@ -130,34 +140,44 @@ const inferConcat: Infer<"Concat"> = (inputs, { axis }) => {
 
 const inferSlice: Infer<"Slice"> = ([x], { axis, start, end }) => {
   requireAxis("Slice", axis, x.shape);
+  const beyond = dimSubtract(x.shape[axis]!, end);
+  if ([start, dimSubtract(end, start), beyond].some(isNegative))
+    fail("Slice", `${start} to ${end} is no range of axis ${axis} of ${formatShape(x.shape)}.`);
   return { dtype: x.dtype, shape: replaceAxis(x.shape, axis, dimSubtract(end, start)) };
 };
 
 const inferPad: Infer<"Pad"> = ([x], { axis, before, after }) => {
   requireAxis("Pad", axis, x.shape);
+  if ([before, after].some(isNegative)) fail("Pad", `cannot add ${before} before and ${after} after.`);
   return { dtype: x.dtype, shape: replaceAxis(x.shape, axis, dimAdd(dimAdd(before, x.shape[axis]!), after)) };
 };
 
 const inferGather: Infer<"Gather"> = ([data, indices], { axis }) => {
   requireAxis("Gather", axis, data.shape);
+  requireIndices("Gather", indices);
   return {
     dtype: data.dtype,
     shape: [...data.shape.slice(0, axis), ...indices.shape, ...data.shape.slice(axis + 1)],
   };
 };
 
+/** Indices pick along one axis and may leave out the end of the others. */
+function requireElementIndices(op: OpName, data: Value, indices: Value, axis: number): void {
+  requireAxis(op, axis, data.shape);
+  requireIndices(op, indices);
+  const fits = (dim: Dim, limit: Dim): boolean =>
+    typeof dim === "number" && typeof limit === "number" ? dim <= limit : dimEquals(dim, limit);
+  if (indices.rank !== data.rank || !indices.shape.every((dim, i) => i === axis || fits(dim, data.shape[i]!)))
+    fail(op, `${formatShape(indices.shape)} does not index axis ${axis} of ${formatShape(data.shape)}.`);
+}
+
 const inferGatherElements: Infer<"GatherElements"> = ([data, indices], { axis }) => {
-  requireAxis("GatherElements", axis, data.shape);
-  if (!shapeEquals(replaceAxis(data.shape, axis, 0), replaceAxis(indices.shape, axis, 0)))
-    fail(
-      "GatherElements",
-      `${formatShape(indices.shape)} does not index axis ${axis} of ${formatShape(data.shape)}.`,
-    );
+  requireElementIndices("GatherElements", data, indices, axis);
   return { dtype: data.dtype, shape: indices.shape };
 };
 
-const inferScatterElements: Infer<"ScatterElements"> = ([data, indices, updates], attributes) => {
-  inferGatherElements([data, indices], attributes);
+const inferScatterElements: Infer<"ScatterElements"> = ([data, indices, updates], { axis }) => {
+  requireElementIndices("ScatterElements", data, indices, axis);
   requireSameDtype("ScatterElements", data, updates);
   if (!shapeEquals(indices.shape, updates.shape))
     fail(
@@ -169,6 +189,7 @@ const inferScatterElements: Infer<"ScatterElements"> = ([data, indices, updates]
 
 const inferScatterND: Infer<"ScatterND"> = ([data, indices, updates]) => {
   requireSameDtype("ScatterND", data, updates);
+  requireIndices("ScatterND", indices);
   if (indices.shape.at(-1) !== 1)
     fail("ScatterND", `indices must end in an axis of 1, got ${formatShape(indices.shape)}.`);
   const expected = [...indices.shape.slice(0, -1), ...data.shape.slice(1)];
