@@ -14,5 +14,6 @@ export default defineConfig({
   target: "es2022",
   dts: true,
   fixedExtension: false,
+  unbundle: true,
   deps: { neverBundle: [/^node:/, /^onnxruntime-/] },
 });

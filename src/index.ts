@@ -1,1 +1,74 @@
-export {};
+/**
+ * Parameter-efficient fine-tuning for TypeScript: LoRA in exactly the layers you name, trained on ONNX Runtime, in Hugging
+ * Face PEFT's files.
+ *
+ *     const model = await AutoModelForCausalLM.fromPretrained("path/to/model");
+ *     const peft = getPeftModel(model, new LoraConfig({ r: 8, loraAlpha: 16, targetModules: ["q_proj", "v_proj"] }));
+ *     peft.printTrainableParameters();
+ *     const tokenizer = await AutoTokenizer.fromPretrained("path/to/model");
+ *     const trainDataset = await openDataset("data.jsonl", { tokenizer });
+ *     await new Trainer({ model: peft, trainDataset, outputDir: "out" }).train();
+ */
+
+// Models and adapters
+export {
+  getPeftModel,
+  LoraConfig,
+  moduleTreeOf,
+  PeftModel,
+} from "./adapters/index.ts";
+// Files
+export { blobStore, type FileStore, openStore, urlStore } from "./checkpoint/index.ts";
+// Data
+export {
+  AutoTokenizer,
+  type Batch,
+  BatchSampler,
+  type ChatMessage,
+  collate,
+  concatDatasets,
+  type Dataset,
+  type Example,
+  memoryDataset,
+  openDataset,
+  splitDataset,
+  subset,
+  Tokenizer,
+} from "./data/index.ts";
+// Errors
+export {
+  AdapterError,
+  CheckpointError,
+  DataError,
+  GraftError,
+  GraphError,
+  isGraftError,
+  RegexError,
+  RuntimeFailure,
+  SelectionError,
+  TrainingError,
+  UnsupportedModelError,
+} from "./errors.ts";
+// Generation
+export {
+  type GeneratedToken,
+  type GenerationConfig,
+  type GenerationOptions,
+  TextGenerator,
+} from "./generation/index.ts";
+export { AutoModelForCausalLM, CausalLM, causalModelTypes } from "./models/index.ts";
+// Engine
+export type { Device, Engine, EngineOptions, Session } from "./runtime/index.ts";
+// Training
+export {
+  AdamW,
+  type EvaluationResult,
+  evaluate,
+  type MetricsWriter,
+  type StepEnd,
+  Trainer,
+  type TrainerCallback,
+  type TrainerOptions,
+  type TrainingOptions,
+  type TrainResult,
+} from "./training/index.ts";

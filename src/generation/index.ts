@@ -1,3 +1,4 @@
+export { CachedDecoder } from "./cached-decoder.ts";
 export {
   createLogitsProcessors,
   type GenerationConfig,
@@ -7,6 +8,7 @@ export {
   newTokenLimit,
   resolveGenerationConfig,
 } from "./config.ts";
+export { type GeneratedToken, type GenerateOptions, generate, generateBatch } from "./generate.ts";
 export {
   type LogitsProcessor,
   MinNewTokensLengthLogitsProcessor,
@@ -19,4 +21,5 @@ export {
 } from "./logits-processors.ts";
 export { argmax, Sampler, type SamplerOptions } from "./sampler.ts";
 export { type StopReason, StopStringFilter, stopReason } from "./stopping.ts";
+export { type TextCodec, TextGenerator, type TextGeneratorOptions } from "./text-generator.ts";
 export { TextStreamer } from "./text-streamer.ts";

@@ -19,6 +19,7 @@ export {
 } from "./checkpoints.ts";
 export { type ClipGradNormOptions, clipGradNorm } from "./clip-grad-norm.ts";
 export { EarlyStopping, type EarlyStoppingOptions, type EarlyStoppingState } from "./early-stopping.ts";
+export { type EvaluateOptions, type EvaluationResult, evaluate } from "./evaluate.ts";
 export { keepMetricsLines, type MetricsWriter, metricsLine } from "./metrics.ts";
 export { AdamW, type AdamWOptions, decaysWeight, type TensorMap } from "./optimizers.ts";
 export {
@@ -28,6 +29,8 @@ export {
   type TrainingOptionsInput,
   trainingOptionsSchema,
 } from "./options.ts";
+export type { TrainResult } from "./run.ts";
+export type { RunStore, SavedRun } from "./run-store.ts";
 export {
   getScheduler,
   getWarmupSteps,
@@ -45,4 +48,7 @@ export {
   serializeTrainerState,
   type TrainerState,
 } from "./state.ts";
+export { EvaluationStep, type StepResult, TrainingStep } from "./step.ts";
 export { encodeFileStart, encodeScalars, frameRecord } from "./tensorboard.ts";
+export { Trainer, type TrainerOptions } from "./trainer.ts";
+export { version } from "./version.ts";
