@@ -1,12 +1,5 @@
-import {
-  hashText,
-  numel,
-  type RandomGenerator,
-  seededGenerator,
-  type Tensor,
-  tensor,
-  uniform,
-} from "../tensor/index.ts";
+import { numel, type Tensor, tensor } from "../tensor/index.ts";
+import { hashText, type RandomGenerator, seededGenerator, uniform } from "../tensor/random.ts";
 
 /** How LoRA's first factor starts; the second starts at zero unless the init is `false`. */
 export type LoraInit = boolean | "gaussian";

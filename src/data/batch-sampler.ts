@@ -1,5 +1,5 @@
 import { DataError } from "../errors.ts";
-import { permutation } from "./random.ts";
+import { permutation } from "../tensor/random.ts";
 
 export type BatchSamplerOptions = {
   /** Examples in the dataset. */

@@ -1,5 +1,5 @@
 import { DataError } from "../errors.ts";
-import { permutation } from "./random.ts";
+import { permutation } from "../tensor/random.ts";
 import { checkIndex } from "./row-dataset.ts";
 import { mergeStats } from "./stats.ts";
 import type { Dataset, DatasetStats, Example } from "./types.ts";

@@ -1,7 +1,6 @@
-import { uniformFloat64 } from "pure-rand/distribution/uniformFloat64";
-import { xoroshiro128plus, xoroshiro128plusFromState } from "pure-rand/generator/xoroshiro128plus";
-import type { RandomGenerator } from "pure-rand/types/RandomGenerator";
+import { xoroshiro128plusFromState } from "pure-rand/generator/xoroshiro128plus";
 import { GraftError, RuntimeFailure } from "../errors.ts";
+import { type RandomGenerator, seededGenerator, uniform } from "../tensor/random.ts";
 import { exponentials, type LogitsProcessor } from "./logits-processors.ts";
 
 /**
@@ -67,7 +66,7 @@ export class Sampler {
     const weights = this.#weights;
     const total = exponentials(logits, weights);
     checkScores(total, total > 0);
-    const draw = uniformFloat64(this.#random) * total;
+    const draw = uniform(this.#random) * total;
     let cumulative = 0;
     let last = 0;
     for (let i = 0; i < weights.length; i++) {
@@ -96,16 +95,6 @@ export class Sampler {
       });
     this.#random = xoroshiro128plusFromState(state);
   }
-}
-
-/**
- * xoroshiro128+ started from a seed. Its first outputs are almost the seed itself (the first draw of every
- * small seed would be close to 1), so the first 64 are thrown away.
- */
-function seededGenerator(seed: number): RandomGenerator {
-  const random = xoroshiro128plus(seed | 0);
-  for (let i = 0; i < 64; i++) random.next();
-  return random;
 }
 
 function checkScores(sum: number, isAnyLeft: boolean): void {

@@ -1,5 +1,5 @@
 import { constantOf, type Dim, op, type Value } from "../graph/index.ts";
-import { seededGenerator } from "../tensor/index.ts";
+import { seededGenerator } from "../tensor/random.ts";
 import { Layer } from "./module.ts";
 
 /**

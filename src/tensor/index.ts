@@ -10,13 +10,4 @@ export {
   float32ToBfloat16,
   float32ToFloat16,
 } from "./half.ts";
-export {
-  hashText,
-  mixSeeds,
-  permutation,
-  type RandomGenerator,
-  seededGenerator,
-  uniform,
-  uniformInteger,
-} from "./random.ts";
 export { numel, type Tensor, tensor, zeros } from "./tensor.ts";

@@ -52,7 +52,7 @@ export const uniformInteger = (random: RandomGenerator, from: number, to: number
 /** The numbers from 0 to length - 1 in an order that depends on the seeds alone (Fisher and Yates). */
 export function permutation(length: number, seeds: readonly number[]): Uint32Array {
   const order = Uint32Array.from({ length }, (_, i) => i);
-  const random = seededGenerator(...seeds);
+  const random = xoroshiro128plus(mixSeeds(seeds));
   for (let i = length - 1; i > 0; i--) {
     const j = uniformInteger(random, 0, i);
     const swapped = order[i]!;

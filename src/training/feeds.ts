@@ -1,6 +1,7 @@
 import { type Batch, IGNORED_LABEL } from "../data/index.ts";
 import type { CausalLM } from "../models/index.ts";
-import { seededGenerator, type Tensor, tensor } from "../tensor/index.ts";
+import { type Tensor, tensor } from "../tensor/index.ts";
+import { seededGenerator } from "../tensor/random.ts";
 
 /**
  * What a loss program reads of a batch. Positions count from the first column, padding or not, as transformers does when it

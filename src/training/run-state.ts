@@ -2,7 +2,7 @@ import type { PeftModel } from "../adapters/index.ts";
 import { readTensorAsFloat32, type TensorEntry } from "../checkpoint/index.ts";
 import type { BatchSampler, Dataset } from "../data/index.ts";
 import type { CausalLM } from "../models/index.ts";
-import { hashText } from "../tensor/index.ts";
+import { hashText } from "../tensor/random.ts";
 import { optionsFingerprint, type TrainingOptions } from "./options.ts";
 import type { JsonValue, TrainerState } from "./state.ts";
 import { version } from "./version.ts";

@@ -3,7 +3,8 @@ import { BatchSampler, type Dataset, exampleLengths, type LoadedBatch, loadBatch
 import { DataError, TrainingError } from "../errors.ts";
 import type { CausalLM } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
-import { mixSeeds, type Tensor, tensor } from "../tensor/index.ts";
+import { type Tensor, tensor } from "../tensor/index.ts";
+import { mixSeeds } from "../tensor/random.ts";
 import { type Evaluation, notify, type StepEnd, type TrainEnd, type TrainerCallback } from "./callbacks.ts";
 import { checkpointName } from "./checkpoints.ts";
 import { clipGradNorm } from "./clip-grad-norm.ts";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { BatchSampler, type BatchSamplerOptions } from "../../src/data/batch-sampler.ts";
-import { mixSeeds, permutation } from "../../src/data/random.ts";
+import { mixSeeds, permutation } from "../../src/tensor/random.ts";
 import { dataErrorOf } from "./support.ts";
 
 const options = fc
