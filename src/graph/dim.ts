@@ -86,6 +86,7 @@ export const dimSubtract = (a: Dim, b: Dim): Dim => dimAdd(a, dimMultiply(b, -1)
 /** a / b for a divisor of one term; undefined unless the quotient is exact. */
 export function dimDivide(a: Dim, b: Dim): Dim | undefined {
   const divisor = [...termsOf(b)];
+  if (a === 0 && b !== 0) return 0;
   if (divisor.length !== 1 || divisor[0]![1] === 0) return undefined;
   const [monomial, k] = divisor[0]!;
   const quotient = new Map<string, number>();

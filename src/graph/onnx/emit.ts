@@ -29,9 +29,9 @@ export type Program = {
   readonly model: Uint8Array;
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
-  /** Directory that the weights' locations are relative to; undefined if no weight lies in a local file. */
+  /** Directory that the weights' locations are relative to; undefined if there is none, or they are in memory. */
   readonly weightsDirectory: string | undefined;
-  /** Weights that ONNX Runtime cannot map, as they lie in no local file, or on another drive than the first. */
+  /** All weights, where some cannot be mapped (see WeightFiles); else none. */
   readonly memoryWeights: readonly { readonly location: string; readonly storage: WeightStorage }[];
 };
 

@@ -1,35 +1,35 @@
 import type { WeightStorage } from "../value.ts";
 import { commonDirectory, relativeTo, rootOf } from "./paths.ts";
 
-/** Decides how the model refers to each weight: by its file, relative to one directory, or as bytes in memory. */
+/**
+ * Decides how the model refers to its weights: by file, relative to one directory, so that ONNX Runtime maps them, or
+ * as bytes in memory. ONNX Runtime takes either, not both in one model: a single weight without a local file, or files
+ * on two drives, bring all weights into memory.
+ */
 export class WeightFiles {
-  /** Directory that locations of files are relative to; undefined if there is no file. */
+  /** Directory that the locations of files are relative to; undefined if there is no weight, or all are in memory. */
   readonly directory: string | undefined;
-  /** Weights that ONNX Runtime cannot map, by the location that the model gives them. */
+  /** Weights to be read into memory, by the location that the model gives them. */
   readonly memory: { location: string; storage: WeightStorage }[] = [];
   /** Real paths by path. */
   private readonly files = new Map<string, string>();
 
-  constructor(storages: Iterable<WeightStorage>, realPath: (path: string) => string) {
-    for (const { source } of storages)
-      if (source.path !== undefined && !this.files.has(source.path))
-        this.addFile(source.path, realPath(source.path));
-    this.directory = this.files.size > 0 ? commonDirectory([...this.files.values()]) : undefined;
+  constructor(storages: readonly WeightStorage[], realPath: (path: string) => string) {
+    const paths = storages.flatMap(({ source: { path } }) => path ?? []);
+    for (const path of new Set(paths)) this.files.set(path, realPath(path));
+    const roots = new Set([...this.files.values()].map(rootOf));
+    if (paths.length === storages.length && roots.size === 1)
+      this.directory = commonDirectory([...this.files.values()]);
   }
 
   /** Where a weight lies, for ONNX's external data. Call it once for each initializer. */
   place(storage: WeightStorage): { location: string; byteOffset: number } {
-    const path = storage.source.path === undefined ? undefined : this.files.get(storage.source.path);
-    if (path !== undefined)
-      return { location: relativeTo(this.directory!, path), byteOffset: storage.byteOffset };
-    const location = `memory/${this.memory.length}`;
-    this.memory.push({ location, storage });
-    return { location, byteOffset: 0 };
-  }
-
-  /** Only files of one root can be relative to one directory: weights elsewhere go through memory. */
-  private addFile(path: string, real: string): void {
-    const [first] = this.files.values();
-    if (first === undefined || rootOf(first) === rootOf(real)) this.files.set(path, real);
+    if (this.directory === undefined) {
+      const location = `memory/${this.memory.length}`;
+      this.memory.push({ location, storage });
+      return { location, byteOffset: 0 };
+    }
+    const path = this.files.get(storage.source.path!)!;
+    return { location: relativeTo(this.directory, path), byteOffset: storage.byteOffset };
   }
 }
