@@ -1,81 +1,84 @@
 import { failure } from "./failure.ts";
-import { LiveModule, LiveParameter } from "./live.ts";
+import { LiveModule } from "./live.ts";
 import { leafOf, parentOf } from "./python.ts";
+import { getSubmodule, type NamedModule } from "./traverse.ts";
 import type { ModuleTree } from "./tree.ts";
 
-/** A live model and, parallel to `tree.modules`, its modules. */
+/** A live model. */
 export type LiveModel = {
   readonly root: LiveModule;
-  readonly modules: readonly LiveModule[];
-  /** Adds saved buffers; needed only where whole modules or biases are saved. */
+  /** Parallel to the modules of the tree. */
+  readonly modules: readonly NamedModule[];
+  /** Adds saved buffers; call before anything is wrapped, where whole modules or biases are saved. */
   attachBuffers(): void;
 };
 
 /**
  * Makes the modules of a tree, with parameters shared where they are tied and modules where they are duplicates.
  * All parameters are frozen, as PEFT leaves them.
- * @throws SelectionError `invalid-skeleton` where a module has no parent in the tree.
+ * @throws SelectionError `invalid-skeleton` where a module does not come after its parent.
  */
 export function buildLive(tree: ModuleTree): LiveModel {
-  const byName = new Map<string, LiveModule>();
-  const tied = new Map(tree.tiedWeights);
-  const shared = new Map<string, LiveParameter>();
-  const firstPaths = new Set(tied.values());
-  const modules = tree.modules.map((info) => {
+  const modules: NamedModule[] = [];
+  const path: NamedModule[] = [];
+  for (const info of tree.modules) {
+    const { name } = info;
+    while (path.length > 1 && !isInside(name, path[path.length - 1]!.name)) path.pop();
+    const holder = path[path.length - 1];
+    if (holder !== undefined && parentOf(name) !== holder.name) throw misplaced(name);
     const module = new LiveModule(info.className, info.kind, info);
-    for (const [own, shape] of info.parameters) {
-      const path = tied.size === 0 ? "" : info.name === "" ? own : `${info.name}.${own}`;
-      const parameter = shared.get(tied.get(path) ?? "") ?? new LiveParameter(shape);
-      if (firstPaths.has(path)) shared.set(path, parameter);
-      module.setParameter(own, parameter);
-    }
-    byName.set(info.name, module);
-    if (info.name !== "") parentIn(byName, info.name).setChild(leafOf(info.name), module);
-    return module;
-  });
-  attachDuplicates(tree, byName);
-  let hasBuffers = false;
+    holder?.module.setChild(leafOf(name), module);
+    const named = { name, module, parent: holder?.module ?? null };
+    modules.push(named);
+    path.push(named);
+  }
+  const root = modules[0]!.module;
+  shareTied(tree, root);
+  attachDuplicates(tree, root);
   return {
-    root: modules[0]!,
+    root,
     modules,
     attachBuffers() {
-      if (hasBuffers) return;
-      hasBuffers = true;
-      for (const [path, shape] of tree.stateDict ?? []) {
-        const module = byName.get(parentOf(path));
-        if (module !== undefined && !module.parameters.has(leafOf(path)))
-          module.setBuffer(leafOf(path), shape);
+      const byName = new Map(modules.map(({ name, module }) => [name, module]));
+      for (const [key, shape] of tree.stateDict ?? []) {
+        const module = byName.get(parentOf(key));
+        if (module !== undefined && !module.parameters.has(leafOf(key))) module.setBuffer(leafOf(key), shape);
       }
     },
   };
 }
 
-function parentIn(byName: ReadonlyMap<string, LiveModule>, name: string): LiveModule {
-  const parent = byName.get(parentOf(name));
-  if (parent === undefined)
-    throw failure(
-      "inject",
-      "ValueError",
-      "invalid-skeleton",
-      `Module "${name}" comes before its parent "${parentOf(name)}", or the parent is missing. ` +
-        "List every module, parents first.",
-      { module: name },
-    );
-  return parent;
+const isInside = (name: string, container: string): boolean =>
+  name.length > container.length && name.charCodeAt(container.length) === 46 && name.startsWith(container);
+
+function shareTied(tree: ModuleTree, root: LiveModule): void {
+  for (const [path, first] of tree.tiedWeights) {
+    const shared = getSubmodule(root, parentOf(first))?.parameters.get(leafOf(first));
+    if (shared !== undefined) getSubmodule(root, parentOf(path))?.setParameter(leafOf(path), shared);
+  }
 }
 
+const misplaced = (name: string) =>
+  failure(
+    "inject",
+    "ValueError",
+    "invalid-skeleton",
+    `Module "${name}" does not follow its parent "${parentOf(name)}". List every module, parents first, as ` +
+      "named_modules() does.",
+    { module: name },
+  );
+
 /** A second path to a module: the position among its siblings is told by the order of the saved tensors. */
-function attachDuplicates(tree: ModuleTree, byName: Map<string, LiveModule>): void {
+function attachDuplicates(tree: ModuleTree, root: LiveModule): void {
   if (tree.duplicateModules.length === 0) return;
   const position = new Map<string, number>();
   (tree.stateDict ?? []).forEach(([path], i) => {
     for (let name = parentOf(path); !position.has(name); name = parentOf(name)) position.set(name, i);
   });
   for (const [path, first] of tree.duplicateModules) {
-    const parent = parentIn(byName, path);
-    const module = byName.get(first);
-    if (module === undefined || parent.children.has(leafOf(path))) continue;
-    byName.set(path, module);
+    const parent = getSubmodule(root, parentOf(path));
+    const module = getSubmodule(root, first);
+    if (parent === undefined || module === undefined || parent.children.has(leafOf(path))) continue;
     const siblings = [...parent.children];
     const own = position.get(path) ?? Number.POSITIVE_INFINITY;
     const at = siblings.findIndex(([name]) => {

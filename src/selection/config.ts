@@ -195,7 +195,7 @@ function checkInit(config: ResolvedConfig, given: SelectionConfig, warnings: War
 
 function warnAboutVariants(config: ResolvedConfig, warnings: Warnings): void {
   if (config.aloraInvocationTokens !== null && config.taskType !== "CAUSAL_LM")
-    warnings.add("unknown-task-type", "aLoRA (aloraInvocationTokens) is meant for taskType CAUSAL_LM only.");
+    warnings.add("other", "aLoRA (aloraInvocationTokens) is meant for taskType CAUSAL_LM only.");
   const init = config.initLoraWeights;
   const changesBase =
     typeof init === "string" && (init.startsWith("pissa") || ["olora", "corda", "lora_ga"].includes(init));

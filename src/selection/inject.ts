@@ -1,7 +1,7 @@
 import { mambaForbiddenLeaves, mambaModelTypes } from "./defaults.ts";
 import { failure, type Warnings } from "./failure.ts";
 import { type LiveModule, LoraModule } from "./live.ts";
-import { createLora, type LoraRequest } from "./lora-layer.ts";
+import { createLora, type LoraPlan, type LoraRequest } from "./lora-layer.ts";
 import { makeMatcher } from "./match.ts";
 import type { Outcome } from "./no-match.ts";
 import { isTruthy, type ResolvedConfig } from "./options.ts";
@@ -40,32 +40,37 @@ export function injectLora(
   const ranks = new PatternLookup(patterns, config.rankPattern, "rankPattern");
   const alphas = new PatternLookup(patterns, config.alphaPattern, "alphaPattern");
   const match = makeMatcher(config, patterns);
-  const places = new Places(root, modules);
+  const plans = new Map<string, LoraPlan>();
   const request = (name: string, leaf: string): LoraRequest => {
-    const r = ranks.find(name, config.r).value;
-    const alpha = alphas.find(name, config.loraAlpha).value;
+    const r = ranks.valueFor(name, config.r);
+    const alpha = alphas.valueFor(name, config.loraAlpha);
     const isTied = config.targetModulesToTie?.includes(leaf) ?? false;
-    const base = { name, r, alpha, config, warnings };
-    return isTied ? { ...base, tiedTo: adaptedEmbedding(tree, root) } : base;
+    const tiedTo = isTied ? adaptedEmbedding(tree, root) : null;
+    return { name, r, alpha, config, warnings, tiedTo, plans };
   };
-  const wrapModule = (name: string, reason: TargetReason): Injected => {
+  // a wrapped module with children hides them, so from then on modules are looked up through the wrappers
+  let hidesChildren = false;
+  const wrapModule = (listed: NamedModule, reason: TargetReason): Injected => {
+    const { name } = listed;
     const leaf = leafOf(name);
-    const { parent, target } = places.find(name);
+    const { parent, module } = hidesChildren || listed.parent === null ? place(root, name) : listed;
     refuseMamba(tree, leaf, name);
-    const lora = createLora(target, request(name, leaf));
-    places.replace(parent, leaf, lora);
+    const lora = createLora(module, request(name, leaf));
+    parent!.setChild(leaf, lora);
+    if (module.children.size > 0) hidesChildren = true;
     return { name, lora, reason };
   };
 
   const injected: Injected[] = [];
   const excluded: string[] = [];
   const unmatched: string[] = [];
-  const postponed: string[] = [];
-  for (const { name } of modules) {
+  const postponed: NamedModule[] = [];
+  for (const listed of modules) {
+    const { name } = listed;
     if (name === "") continue;
     const result = match(name);
-    if (isTiedName(config.targetModulesToTie, name)) postponed.push(name);
-    else if (result.status === "matched") injected.push(wrapModule(name, result));
+    if (isTiedName(config.targetModulesToTie, name)) postponed.push(listed);
+    else if (result.status === "matched") injected.push(wrapModule(listed, result));
     else (result.status === "excluded" ? excluded : unmatched).push(name);
   }
 
@@ -73,55 +78,31 @@ export function injectLora(
   if (isTruthy(config.targetParameters))
     eachTargetedParameter(root, config.targetParameters!, ({ moduleName, key, entry }) => {
       const holder = leafOf(moduleName);
-      const { parent, target } = new Places(root, null).find(moduleName);
+      const { parent, module } = place(root, moduleName);
       refuseMamba(tree, holder, key);
-      const lora = createParameterLora(target, leafOf(key), request(key, holder));
+      const lora = createParameterLora(module, leafOf(key), request(key, holder));
       parent.setChild(holder, lora);
       parameters.push({ name: key, lora, reason: { status: "matched", rule: "parameter", entry } });
     });
 
   const embedding = tree.inputEmbeddings ?? "";
-  for (const name of postponed)
-    injected.push(wrapModule(name, { status: "matched", rule: "tied", entry: embedding }));
+  for (const listed of postponed)
+    injected.push(wrapModule(listed, { status: "matched", rule: "tied", entry: embedding }));
   return { modules: injected, parameters, excluded, unmatched, ranks, alphas };
 }
 
-/** Finds modules and their parents by name: at once while nothing with children was wrapped, else through wrappers. */
-class Places {
-  readonly #root: LiveModule;
-  readonly #byName: Map<string, LiveModule> | null;
-  #hasNested: boolean;
-
-  constructor(root: LiveModule, modules: readonly NamedModule[] | null) {
-    this.#root = root;
-    this.#hasNested = modules === null;
-    this.#byName = modules === null ? null : new Map(modules.map(({ name, module }) => [name, module]));
-  }
-
-  find(name: string): { parent: LiveModule; target: LiveModule } {
-    const parentName = parentOf(name);
-    const parent = this.#lookUp(parentName);
-    const target = this.#lookUp(name);
-    if (parent === undefined || target === undefined)
-      throw failure(
-        "inject",
-        "AttributeError",
-        "python-internal",
-        `"${name}" is inside a module that is adapted itself. Target only one of the two.`,
-        { module: name },
-      );
-    return { parent, target };
-  }
-
-  replace(parent: LiveModule, leaf: string, lora: LoraModule): void {
-    parent.setChild(leaf, lora);
-    if (lora.base.children.size > 0) this.#hasNested = true;
-  }
-
-  #lookUp(name: string): LiveModule | undefined {
-    const isDirect = !this.#hasNested && this.#byName !== null;
-    return (isDirect ? this.#byName!.get(name) : undefined) ?? getSubmodule(this.#root, name);
-  }
+/** Looks a module and its parent up in the model as it is now, through wrappers. */
+function place(root: LiveModule, name: string): { parent: LiveModule; module: LiveModule } {
+  const parent = getSubmodule(root, parentOf(name));
+  const module = getSubmodule(root, name);
+  if (parent !== undefined && module !== undefined) return { parent, module };
+  throw failure(
+    "inject",
+    "AttributeError",
+    "other",
+    `"${name}" is inside a module that is adapted itself. Target only one of the two.`,
+    { module: name },
+  );
 }
 
 function adaptedEmbedding(tree: ModuleTree, root: LiveModule): LoraModule {

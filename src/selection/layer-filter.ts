@@ -96,6 +96,9 @@ function findSimple(pattern: string, name: string): LayerHit | undefined {
 }
 
 function readIndex(name: string, start: number, end: number, pattern: string | null): LayerHit | undefined {
+  const code = name.charCodeAt(start);
+  // most parts are words: no need to look further
+  if (code < 128 && (code < 48 || code > 57)) return undefined;
   const digits = name.slice(start, end);
   if (!/^\p{Nd}+$/u.test(digits)) return undefined;
   return { index: pythonInt(digits), layer: name.slice(0, end), pattern };

@@ -1,10 +1,17 @@
-import type { LoraSpec } from "./lora-layer.ts";
+import type { LoraSpec, LoraTensor } from "./lora-layer.ts";
 import type { ModuleInfo, ModuleKind } from "./tree.ts";
 
 /**
  * A model while PEFT rewrites it. Wrapping, copying and sharing of module objects decide which names, tensors and
  * counts come out in the end, so modules and parameters have identity here as they have in PyTorch.
  */
+
+/** Number of elements. */
+export function sizeOf(shape: readonly number[]): number {
+  let product = 1;
+  for (const dim of shape) product *= dim;
+  return product;
+}
 
 /** One parameter object; tied paths share it. */
 export class LiveParameter {
@@ -15,9 +22,7 @@ export class LiveParameter {
     this.requiresGrad = requiresGrad;
   }
   get size(): number {
-    let product = 1;
-    for (const dim of this.shape) product *= dim;
-    return product;
+    return sizeOf(this.shape);
   }
 }
 
@@ -38,18 +43,28 @@ export class LiveModule {
   readonly className: string;
   readonly kind: LiveKind;
   readonly info: ModuleInfo | null;
-  /** Own parameters in registration order; the same for buffers that are saved. */
-  parameters: Map<string, LiveParameter>;
+  /** Saved buffers. */
   buffers: Map<string, readonly number[]>;
+  #parameters: Map<string, LiveParameter> | undefined;
   #children: Map<string, LiveModule>;
 
   constructor(className: string, kind: LiveKind, info: ModuleInfo | null = null) {
     this.className = className;
     this.kind = kind;
     this.info = info;
-    this.parameters = none;
     this.buffers = none;
+    this.#parameters = undefined;
     this.#children = none;
+  }
+
+  /** Own parameters in registration order; made when first asked for. */
+  get parameters(): ReadonlyMap<string, LiveParameter> {
+    if (this.#parameters === undefined) {
+      this.#parameters = none;
+      for (const [own, shape] of this.info?.parameters ?? [])
+        this.setParameter(own, new LiveParameter(shape));
+    }
+    return this.#parameters;
   }
 
   get children(): ReadonlyMap<string, LiveModule> {
@@ -68,8 +83,24 @@ export class LiveModule {
   }
 
   setParameter(name: string, parameter: LiveParameter): void {
-    if (this.parameters === none) this.parameters = new Map();
-    this.parameters.set(name, parameter);
+    if (this.#parameters === undefined || this.#parameters === none) {
+      const made = this.parameters;
+      if (made === none) this.#parameters = new Map();
+    }
+    this.#parameters!.set(name, parameter);
+  }
+
+  /** Starts without the parameters that `info` tells of, for a copy. */
+  clearParameters(): void {
+    this.#parameters = none;
+  }
+
+  /** Moves a parameter behind the others, as deleting and registering it again does. */
+  moveParameterLast(name: string): void {
+    const parameter = this.parameters.get(name);
+    if (parameter === undefined) return;
+    this.#parameters!.delete(name);
+    this.#parameters!.set(name, parameter);
   }
 
   setBuffer(name: string, shape: readonly number[]): void {
@@ -94,16 +125,15 @@ export class LiveModule {
  */
 export class LoraModule extends LiveModule {
   readonly spec: LoraSpec;
-  /** The adapter's parameters by path within the layer, e.g. `lora_A.default.weight`. */
-  readonly adapter: Map<string, LiveParameter>;
+  readonly tensors: readonly LoraTensor[];
   #base: LiveModule;
   #materialized = false;
 
-  constructor(base: LiveModule, spec: LoraSpec, adapter: Map<string, LiveParameter>) {
+  constructor(base: LiveModule, spec: LoraSpec, tensors: readonly LoraTensor[]) {
     super(spec.layer, "lora", null);
     this.#base = base;
     this.spec = spec;
-    this.adapter = adapter;
+    this.tensors = tensors;
   }
 
   get base(): LiveModule {
@@ -136,7 +166,7 @@ export class LoraModule extends LiveModule {
   }
 
   override emptyCopy(): LiveModule {
-    const copy = new LoraModule(this.#base, this.spec, new Map());
+    const copy = new LoraModule(this.#base, this.spec, this.tensors);
     copy.#materialized = true;
     return copy;
   }
@@ -156,7 +186,8 @@ export class LoraModule extends LiveModule {
     for (const name of ["lora_embedding_A", "lora_embedding_B"])
       super.setChild(name, new LiveModule("ParameterDict", "parameterdict"));
     super.setChild("lora_magnitude_vector", new LiveModule("ModuleDict", "moduledict"));
-    for (const [path, parameter] of this.adapter) {
+    for (const { path, shape, isTrained } of this.tensors) {
+      const parameter = new LiveParameter(shape, isTrained);
       const [part, adapterName, field] = path.split(".") as [string, string, string?];
       const dict = super.children.get(part)!;
       if (field === undefined) dict.setParameter(adapterName, parameter);

@@ -29,23 +29,28 @@ export function checkVariants(layer: keyof typeof variants, { config, name }: Lo
 }
 
 /**
- * Checks the initialisation of a Linear layer.
+ * Checks the initialisation of a Linear layer, or of a wrapped parameter, which knows no MiCA.
  * @returns `rank`: the number of components where a decomposition decides it, else null; `isWeightOrder`: the
  * decomposition was of the stored weight, not of (out, in).
  */
 export function checkLinearInit(
+  layer: "Linear" | "ParamWrapper",
   request: LoraRequest,
   inputs: number,
   outputs: number,
-  hasWeight: boolean,
+  hasWeight: () => boolean,
 ): { rank: number | null; isWeightOrder: boolean } {
   const { config, r, name } = request;
   const init = config.initLoraWeights;
   const decomposed = { rank: Math.min(r, inputs, outputs), isWeightOrder: false };
   const plain = { rank: null, isWeightOrder: false };
   if (typeof init !== "string") return plain;
-  const needsWeight = /^(pissa|corda)/.test(init) || ["olora", "mica"].includes(init.toLowerCase());
-  if ((needsWeight || init === "orthogonal") && !hasWeight)
+  const readsWeight =
+    /^(pissa|corda)/.test(init) ||
+    init.toLowerCase() === "olora" ||
+    (init.toLowerCase() === "mica" && layer === "Linear") ||
+    ["orthogonal", "lora_ga"].includes(init);
+  if (readsWeight && !hasWeight())
     throw failure(
       "inject",
       "AttributeError",
@@ -61,16 +66,8 @@ export function checkLinearInit(
   if (init.startsWith("corda"))
     throw unknownInit(init, name, "CorDA needs PEFT's preprocess_corda, which runs in Python only.", "other");
   if (init.toLowerCase() === "olora") return { ...decomposed, isWeightOrder: true };
-  if (init.toLowerCase() === "mica") {
-    if (r > Math.min(inputs, outputs))
-      throw unknownInit(
-        init,
-        name,
-        `Its r = ${r} is larger than the layer (${outputs} × ${inputs}).`,
-        "other",
-      );
-    return plain;
-  }
+  // MiCA needs r ≤ min(in, out), but only when the weights are there to be decomposed
+  if (init.toLowerCase() === "mica" && layer === "Linear") return plain;
   if (init === "eva" || init === "lora_ga") return plain;
   if (init === "orthogonal") {
     if (r % 2 !== 0)

@@ -27,6 +27,17 @@ export type LoraSpec = {
   readonly parameterName: string | null;
 };
 
+/** One parameter of a LoRA layer. */
+export type LoraTensor = {
+  /** Within the layer, e.g. `lora_A.default.weight`; `default` is the adapter's name. */
+  readonly path: string;
+  readonly shape: readonly number[];
+  readonly isTrained: boolean;
+};
+
+/** What LoRA layers of the same sizes and settings have in common. */
+export type LoraPlan = { readonly spec: LoraSpec; readonly tensors: readonly LoraTensor[] };
+
 /** What a LoRA layer is made of. */
 export type LoraRequest = {
   /** Name of the module or parameter, for messages. */
@@ -36,7 +47,9 @@ export type LoraRequest = {
   readonly config: ResolvedConfig;
   readonly warnings: Warnings;
   /** Follow the input embedding: its LoRA factors, transposed, are this layer's. */
-  readonly tiedTo?: LoraModule;
+  readonly tiedTo: LoraModule | null;
+  /** Values and tensors of Linear layers made so far, shared by layers of the same sizes. */
+  readonly plans: Map<string, LoraPlan>;
 };
 
 const convolutions: Partial<Record<ModuleKind, LoraLayerName>> = {
@@ -98,30 +111,46 @@ function createLinear(target: LiveModule, base: LiveModule, request: LoraRequest
   checkRank(request);
   warnAboutBias(base, request);
   checkVariants("Linear", request);
-  let shapeA: number[] = [r, inputs];
-  let shapeB: number[] = [outputs, r];
-  if (request.tiedTo !== undefined) {
-    // lora_A = Bᵀ and lora_B = Aᵀ of the embedding
-    const [a, b] = embeddingFactors(request.tiedTo);
-    shapeA = [b[1]!, b[0]!];
-    shapeB = [a[1]!, a[0]!];
+  const { rank, isWeightOrder } = checkLinearInit("Linear", request, inputs, outputs, () => hasWeight(base));
+  // QR of a Conv1D's weight, stored (in, out), swaps the roles of A and B
+  const isSwapped = rank !== null && isWeightOrder && base.kind === "conv1d_hf";
+  if (isSwapped && config.useDora && inputs !== outputs)
+    throw failure(
+      "inject",
+      "RuntimeError",
+      "other",
+      `initLoraWeights "olora" with useDora is not possible for the Conv1D "${request.name}" (${inputs} × ${outputs}).`,
+      { module: request.name },
+    );
+  const key = `${inputs} ${outputs} ${r} ${request.alpha} ${config.fanInFanOut} ${isSwapped}`;
+  let plan = request.tiedTo === null ? request.plans.get(key) : undefined;
+  if (plan === undefined) {
+    // decompositions give at most min(in, out) components
+    const [shapeA, shapeB] =
+      rank !== null
+        ? [
+            [rank, isSwapped ? outputs : inputs],
+            [isSwapped ? inputs : outputs, rank],
+          ]
+        : request.tiedTo === null
+          ? [
+              [r, inputs],
+              [outputs, r],
+            ]
+          : transposedFactors(request.tiedTo);
+    const tensors = [
+      tensor("lora_A.default.weight", shapeA!, request),
+      tensor("lora_B.default.weight", shapeB!, request, config.initLoraWeights !== "mica"),
+    ];
+    if (config.loraBias) tensors.push(tensor("lora_B.default.bias", [outputs], request));
+    if (config.useDora) tensors.push(tensor("lora_magnitude_vector.default.weight", [outputs], request));
+    plan = { spec: spec("Linear", request, config.fanInFanOut), tensors };
+    if (request.tiedTo === null) request.plans.set(key, plan);
   }
-  const weight = base.attribute("weight");
-  const { rank, isWeightOrder } = checkLinearInit(request, inputs, outputs, weight instanceof LiveParameter);
-  if (rank !== null) {
-    // decompositions give at most min(in, out) components; QR of a Conv1D's (in, out) weight swaps the roles
-    const swap = isWeightOrder && base.kind === "conv1d_hf";
-    shapeA = [rank, swap ? outputs : inputs];
-    shapeB = [swap ? inputs : outputs, rank];
-  }
-  const adapter = new Map([
-    ["lora_A.default.weight", parameter(shapeA, request)],
-    ["lora_B.default.weight", parameter(shapeB, request, config.initLoraWeights !== "mica")],
-  ]);
-  if (config.loraBias) adapter.set("lora_B.default.bias", parameter([outputs], request));
-  if (config.useDora) adapter.set("lora_magnitude_vector.default.weight", parameter([outputs], request));
-  return new LoraModule(target, spec("Linear", request, config.fanInFanOut), adapter);
+  return new LoraModule(target, plan.spec, plan.tensors);
 }
+
+const hasWeight = (base: LiveModule): boolean => base.attribute("weight") instanceof LiveParameter;
 
 function createEmbedding(target: LiveModule, base: LiveModule, request: LoraRequest): LoraModule {
   const { config, r } = request;
@@ -137,12 +166,12 @@ function createEmbedding(target: LiveModule, base: LiveModule, request: LoraRequ
     );
   checkRank(request);
   checkVariants("Embedding", request);
-  const adapter = new Map([
-    ["lora_embedding_A.default", parameter([r, rows], request)],
-    ["lora_embedding_B.default", parameter([dim, r], request, config.initLoraWeights !== "mica")],
-  ]);
-  if (config.useDora) adapter.set("lora_magnitude_vector.default.weight", parameter([dim], request));
-  return new LoraModule(target, spec("Embedding", request, config.fanInFanOut), adapter);
+  const tensors = [
+    tensor("lora_embedding_A.default", [r, rows], request),
+    tensor("lora_embedding_B.default", [dim, r], request, config.initLoraWeights !== "mica"),
+  ];
+  if (config.useDora) tensors.push(tensor("lora_magnitude_vector.default.weight", [dim], request));
+  return new LoraModule(target, spec("Embedding", request, config.fanInFanOut), tensors);
 }
 
 function createConvolution(
@@ -174,14 +203,14 @@ function createConvolution(
   const kernel = base.info?.extra?.kernelSize ?? 1;
   const kernelShape = typeof kernel === "number" ? Array<number>(dimensions).fill(kernel) : [...kernel];
   const ones = Array<number>(dimensions).fill(1);
-  const adapter = new Map([
-    ["lora_A.default.weight", parameter([r, inputs, ...kernelShape], request)],
-    ["lora_B.default.weight", parameter([outputs, r / groups, ...ones], request)],
-  ]);
-  if (config.loraBias) adapter.set("lora_B.default.bias", parameter([outputs], request));
+  const tensors = [
+    tensor("lora_A.default.weight", [r, inputs, ...kernelShape], request),
+    tensor("lora_B.default.weight", [outputs, r / groups, ...ones], request),
+  ];
+  if (config.loraBias) tensors.push(tensor("lora_B.default.bias", [outputs], request));
   if (config.useDora)
-    adapter.set("lora_magnitude_vector.default.weight", parameter([1, outputs, ...ones], request));
-  return new LoraModule(target, spec(layer, request, false), adapter);
+    tensors.push(tensor("lora_magnitude_vector.default.weight", [1, outputs, ...ones], request));
+  return new LoraModule(target, spec(layer, request, false), tensors);
 }
 
 /** in_proj carries the outer layer's factors; out_proj becomes a LoRA Linear inside. */
@@ -205,30 +234,24 @@ function createAttention(target: LiveModule, base: LiveModule, request: LoraRequ
   checkRank(request);
   warnAboutBias(base, request);
   checkVariants("MultiheadAttention", request);
-  checkLinearInit(request, embed, outputs, false);
+  checkLinearInit("Linear", request, embed, outputs, () => false);
   warnAboutBias(projection, request);
-  moveWeightLast(base, "in_proj_weight");
-  moveWeightLast(projection, "weight");
-  const adapter = new Map([
-    ["lora_A.default.weight", parameter([r, embed], request)],
-    ["lora_B.default.weight", parameter([outputs, r], request)],
-  ]);
-  if (config.loraBias) adapter.set("lora_B.default.bias", parameter([outputs], request));
-  return new LoraModule(target, spec("MultiheadAttention", request, false), adapter);
+  // PEFT deletes and registers these weights again around each merge
+  base.moveParameterLast("in_proj_weight");
+  projection.moveParameterLast("weight");
+  const tensors = [
+    tensor("lora_A.default.weight", [r, embed], request),
+    tensor("lora_B.default.weight", [outputs, r], request),
+  ];
+  if (config.loraBias) tensors.push(tensor("lora_B.default.bias", [outputs], request));
+  return new LoraModule(target, spec("MultiheadAttention", request, false), tensors);
 }
 
-/** PEFT deletes and registers the weight again around each merge, which puts it behind the bias. */
-function moveWeightLast(module: LiveModule, name: string): void {
-  const weight = module.parameters.get(name);
-  if (weight === undefined) return;
-  module.parameters.delete(name);
-  module.setParameter(name, weight);
-}
-
-/** Shapes of A (r, rows) and B (dim, r) of the embedding that a tied layer follows. */
-function embeddingFactors(embedding: LoraModule): [readonly number[], readonly number[]] {
-  const a = embedding.adapter.get("lora_embedding_A.default");
-  const b = embedding.adapter.get("lora_embedding_B.default");
+/** Shapes of lora_A = Bᵀ (r, dim) and lora_B = Aᵀ (rows, r), from the factors of the embedding that is followed. */
+function transposedFactors(embedding: LoraModule): number[][] {
+  const shapeOf = (path: string) => embedding.tensors.find((candidate) => candidate.path === path)?.shape;
+  const a = shapeOf("lora_embedding_A.default");
+  const b = shapeOf("lora_embedding_B.default");
   if (a === undefined || b === undefined)
     throw failure(
       "inject",
@@ -236,15 +259,20 @@ function embeddingFactors(embedding: LoraModule): [readonly number[], readonly n
       "python-internal",
       "The input embedding carries no LoRA embedding factors, so no layer can be tied to it.",
     );
-  return [a.shape, b.shape];
+  return [
+    [b[1]!, b[0]!],
+    [a[1]!, a[0]!],
+  ];
 }
 
 export function checkRank({ r, name }: LoraRequest): void {
-  if (r > 0) return;
+  if (r > 0 && Number.isInteger(r)) return;
+  // a fraction fails in Python only when the tensors are made
+  const isFraction = r > 0;
   throw failure(
     "inject",
-    "ValueError",
-    "rank-not-positive",
+    isFraction ? "TypeError" : "ValueError",
+    isFraction ? "other" : "rank-not-positive",
     `r must be a positive integer, but it is ${r} for "${name}". Check r and rankPattern.`,
     { r, target: name },
   );
@@ -259,11 +287,12 @@ function warnAboutBias(base: LiveModule, { config, warnings }: LoraRequest): voi
     );
 }
 
-export const parameter = (
+export const tensor = (
+  path: string,
   shape: readonly number[],
   { config }: LoraRequest,
   isTrained = true,
-): LiveParameter => new LiveParameter(shape, isTrained && !config.inferenceMode);
+): LoraTensor => ({ path, shape, isTrained: isTrained && !config.inferenceMode });
 
 export const spec = (
   layer: LoraLayerName,

@@ -2,6 +2,7 @@ import { failure } from "./failure.ts";
 import { type LayerFilter, type LayerHit, makeLayerFilter } from "./layer-filter.ts";
 import type { ResolvedConfig } from "./options.ts";
 import { matchesPart, type Pattern, type Patterns } from "./patterns.ts";
+import { Tails } from "./tails.ts";
 
 /** Why a module is, or is not, a target; the first rule that decides. */
 export type MatchResult =
@@ -54,7 +55,7 @@ function makeExclusion(config: ResolvedConfig, patterns: Patterns): (name: strin
       if (regex.fullmatch(name) !== null)
         return { status: "excluded", rule: "exclude-modules", entry: excludeModules };
     }
-    const entry = tails?.entryFor(name);
+    const entry = tails?.find(name);
     if (entry !== undefined) return { status: "excluded", rule: "exclude-modules", entry };
     for (const part of saved)
       if (matchesPart(patterns, part, name, "modulesToSave"))
@@ -84,13 +85,18 @@ function makeTargetRule(config: ResolvedConfig, patterns: Patterns): Matcher {
   const tails = new Tails(targetModules);
   const filter = makeLayerFilter(config, patterns);
   const miss: MatchResult = { status: "unmatched", rule: "no-entry" };
+  const hits = new Map<string, MatchResult>();
   return (name) => {
-    const entry = tails.entryFor(name);
+    const entry = tails.find(name);
     if (entry === undefined) return miss;
     if (tails.has(name)) return { status: "matched", rule: "name", entry: name };
-    return filter === undefined
-      ? { status: "matched", rule: "suffix", entry }
-      : filterLayer(filter, name, entry);
+    if (filter !== undefined) return filterLayer(filter, name, entry);
+    let hit = hits.get(entry);
+    if (hit === undefined) {
+      hit = { status: "matched", rule: "suffix", entry };
+      hits.set(entry, hit);
+    }
+    return hit;
   };
 }
 
@@ -109,34 +115,3 @@ const noTargetsAtAll = () =>
     "other",
     "targetModules and targetParameters are both null; set one of them.",
   );
-
-/**
- * Names that match a module literally or as a tail after a dot. Looking up every tail of a module's name makes the
- * cost independent of the number of entries.
- */
-export class Tails {
-  readonly #order = new Map<string, number>();
-  readonly #entries: readonly string[];
-
-  constructor(entries: Iterable<string>) {
-    this.#entries = [...new Set(entries)];
-    this.#entries.forEach((entry, i) => {
-      this.#order.set(entry, i);
-    });
-  }
-
-  /** Is `name` itself an entry? */
-  has(name: string): boolean {
-    return this.#order.has(name);
-  }
-
-  /** The first entry, in order, that is `name` or a tail of it after a dot. */
-  entryFor(name: string): string | undefined {
-    let best = this.#order.get(name);
-    for (let dot = name.indexOf("."); dot !== -1; dot = name.indexOf(".", dot + 1)) {
-      const order = this.#order.get(name.slice(dot + 1));
-      if (order !== undefined && (best === undefined || order < best)) best = order;
-    }
-    return best === undefined ? undefined : this.#entries[best];
-  }
-}

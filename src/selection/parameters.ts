@@ -1,9 +1,9 @@
 import { failure } from "./failure.ts";
 import { baseLayer, type LiveModule, LiveParameter, LoraModule } from "./live.ts";
 import { checkLinearInit, checkVariants } from "./lora-init.ts";
-import { checkRank, type LoraRequest, parameter, spec } from "./lora-layer.ts";
-import { Tails } from "./match.ts";
+import { checkRank, type LoraRequest, spec, tensor } from "./lora-layer.ts";
 import { compareCodePoints } from "./python.ts";
+import { Tails } from "./tails.ts";
 import { getSubmodule } from "./traverse.ts";
 
 /** A parameter that `targetParameters` names. */
@@ -33,7 +33,7 @@ export function eachTargetedParameter(
     const plainName = withoutBaseLayer(moduleName);
     for (const own of new Set(module.parameters.keys())) {
       const key = `${plainName}.${own}`;
-      const entry = tails.entryFor(key);
+      const entry = tails.find(key);
       if (entry !== undefined) {
         if (moduleName === "")
           throw failure(
@@ -92,19 +92,20 @@ export function createParameterLora(target: LiveModule, name: string, request: L
   const experts = shape.length === 3 ? shape[0]! : 1;
   const [outputs, inputs] = isTransposed && shape.length === 3 ? [shape[2]!, shape[1]!] : shape.slice(-2);
   const { rank } = checkLinearInit(
+    "ParamWrapper",
     request,
     inputs!,
     outputs!,
-    base.attribute("weight") instanceof LiveParameter,
+    () => base.attribute("weight") instanceof LiveParameter,
   );
   const { r } = request;
   // the orthogonal factors are made for one matrix whatever the number of experts
   const total = rank ?? (request.config.initLoraWeights === "orthogonal" ? r : r * experts);
-  const adapter = new Map([
-    ["lora_A.default.weight", parameter([total, inputs!], request)],
-    ["lora_B.default.weight", parameter([outputs!, total], request)],
-  ]);
-  return new LoraModule(target, spec("ParamWrapper", request, false, name), adapter);
+  const tensors = [
+    tensor("lora_A.default.weight", [total, inputs!], request),
+    tensor("lora_B.default.weight", [outputs!, total], request),
+  ];
+  return new LoraModule(target, spec("ParamWrapper", request, false, name), tensors);
 }
 
 function refuseOptions(request: LoraRequest): void {

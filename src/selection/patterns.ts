@@ -99,8 +99,8 @@ export class PatternLookup {
     this.#option = option;
   }
 
-  /** The value for `name` and the key it comes from; `fallback` and null where no key matches. */
-  find(name: string, fallback: number): { value: number; key: string | null } {
+  /** The first key that matches a tail of `name`; null if none does. */
+  keyFor(name: string): string | null {
     if (this.#table === null)
       throw failure(
         "inject",
@@ -108,10 +108,16 @@ export class PatternLookup {
         "python-internal",
         `${this.#option} must be a table, not null.`,
       );
-    for (const [key, value] of this.#table)
-      if (matchesTail(this.#patterns, key, name, this.#option)) return { value, key };
-    // PEFT looks the name itself up when no pattern matched it
-    return { value: this.#table.get(name) ?? fallback, key: null };
+    for (const key of this.#table.keys())
+      if (matchesTail(this.#patterns, key, name, this.#option)) return key;
+    return null;
+  }
+
+  /** The value for `name`; PEFT looks the name itself up where no pattern matches, then takes `fallback`. */
+  valueFor(name: string, fallback: number): number {
+    if (this.#table !== null && this.#table.size === 0) return fallback;
+    const key = this.keyFor(name);
+    return this.#table!.get(key ?? name) ?? fallback;
   }
 
   /** Keys that match none of `names`, sorted. */

@@ -52,11 +52,13 @@ function select(tree: ModuleTree, given: SelectionConfig, warnings: Warnings): S
   const config = resolveConfig(given, warnings);
   const patterns = new Patterns();
   const live = buildLive(tree);
+  if (config.modulesToSave !== null || config.taskType !== null || config.bias === "all")
+    live.attachBuffers();
   if (config.initLoraWeights === "eva")
     warnings.add("eva-low-cpu-mem", "EVA initialisation needs less memory with PEFT's low_cpu_mem_usage.");
   if (config.taskType === "SEQ_CLS") addHeads(config);
 
-  let modules = listModules(tree, live);
+  let modules: readonly NamedModule[] = live.modules;
   renameExperts(config, tree, live.root, modules, patterns);
   checkTying(config, tree, live.root, patterns, warnings);
   takeDefaults(config, tree);
@@ -79,9 +81,6 @@ function select(tree: ModuleTree, given: SelectionConfig, warnings: Warnings): S
   const peftModel = wrapOthers(config, tree, live, warnings);
   return new Selection({ tree, config, injection, peftModel, root: live.root, patterns, warnings });
 }
-
-const listModules = (tree: ModuleTree, { modules }: LiveModel): readonly NamedModule[] =>
-  tree.modules.map(({ name }, i) => ({ name, module: modules[i]! }));
 
 /** A classification task trains its head as a whole. */
 function addHeads(config: ResolvedConfig): void {
@@ -162,7 +161,6 @@ function wrapOthers(
   const { taskType } = config;
   const { root } = live;
   const context: WrapContext = { isInference: config.inferenceMode, warnings };
-  if (config.modulesToSave !== null || taskType !== null || config.bias === "all") live.attachBuffers();
   wrapSaved(config, root, context);
   wrapTied(config, tree, root, context);
   wrapTokens(config, tree, root, context);

@@ -1,18 +1,18 @@
 import type { SelectionWarning, Warnings } from "./failure.ts";
 import type { Injected, Injection } from "./inject.ts";
-import { type LiveModule, SavedWrapper, TokenWrapper } from "./live.ts";
-import type { LoraLayerName } from "./lora-layer.ts";
+import { type LiveModule, SavedWrapper, sizeOf, TokenWrapper } from "./live.ts";
+import type { LoraLayerName, LoraTensor } from "./lora-layer.ts";
 import type { ResolvedConfig } from "./options.ts";
 import type { Patterns } from "./patterns.ts";
 import { describeReason, type TargetReason } from "./reason.ts";
 import { type AdapterTensors, adapterTensors } from "./state-dict.ts";
-import { countParameters } from "./trainable.ts";
+import { type Counts, countLora, countParameters } from "./trainable.ts";
 import { getSubmodule, namedModules, namedParameters } from "./traverse.ts";
 import type { ModuleTree, NamedShape } from "./tree.ts";
 import { inputEmbedding } from "./tying.ts";
 
 /** One adapted module or parameter. */
-export type Target = {
+export class Target {
   readonly name: string;
   /** PEFT's class of the LoRA layer. */
   readonly layer: LoraLayerName;
@@ -23,12 +23,36 @@ export type Target = {
   readonly fanInFanOut: boolean;
   /** Number of adapter parameters, frozen ones included. */
   readonly parameters: number;
-  /** The adapter's tensors: key below the module in the saved file, e.g. `lora_A.weight`, and shape. */
-  readonly tensors: readonly NamedShape[];
   readonly reason: TargetReason;
+  readonly #tensors: readonly LoraTensor[];
+  readonly #config: ResolvedConfig;
+
+  constructor({ name, lora, reason }: Injected, config: ResolvedConfig) {
+    const { layer, r, alpha, scaling, fanInFanOut } = lora.spec;
+    let parameters = 0;
+    for (const { shape } of lora.tensors) parameters += sizeOf(shape);
+    this.name = name;
+    this.layer = layer;
+    this.r = r;
+    this.alpha = alpha;
+    this.scaling = scaling;
+    this.fanInFanOut = fanInFanOut;
+    this.parameters = parameters;
+    this.reason = reason;
+    this.#tensors = lora.tensors;
+    this.#config = config;
+  }
+
+  /** The adapter's tensors: key below the module in the saved file, e.g. `lora_A.weight`, and shape. */
+  get tensors(): readonly NamedShape[] {
+    return this.#tensors.map(({ path, shape }) => [savedKey(path), shape]);
+  }
+
   /** The reason in words. */
-  readonly because: string;
-};
+  get because(): string {
+    return describeReason(this.reason, this.#config);
+  }
+}
 
 type Parts = {
   readonly tree: ModuleTree;
@@ -61,12 +85,12 @@ export class Selection {
   constructor(parts: Parts) {
     const { config, injection, warnings } = parts;
     this.#parts = parts;
-    this.targets = injection.modules.map((injected) => describeTarget(injected, config));
-    this.targetParameters = injection.parameters.map((injected) => describeTarget(injected, config));
+    this.targets = injection.modules.map((injected) => new Target(injected, config));
+    this.targetParameters = injection.parameters.map((injected) => new Target(injected, config));
     const { saved, tokens } = findWrapped(parts);
     this.modulesToSave = saved;
     this.tokenModules = tokens;
-    const { trainable, total } = countParameters(parts.root);
+    const { trainable, total } = count(parts);
     this.trainableParameters = trainable;
     this.totalParameters = total;
     this.warnings = warnings.list;
@@ -106,31 +130,25 @@ export class Selection {
   }
 }
 
-function describeTarget({ name, lora, reason }: Injected, config: ResolvedConfig): Target {
-  const { layer, r, alpha, scaling, fanInFanOut } = lora.spec;
-  let parameters = 0;
-  for (const parameter of lora.adapter.values()) parameters += parameter.size;
-  return {
-    name,
-    layer,
-    r,
-    alpha,
-    scaling,
-    fanInFanOut,
-    parameters,
-    get tensors() {
-      return [...lora.adapter].map(([path, { shape }]) => [savedKey(path), shape] as const);
-    },
-    reason,
-    get because() {
-      return describeReason(reason, config);
-    },
-  };
-}
-
 /** `lora_A.default.weight` is saved as `lora_A.weight`, a magnitude vector without `.weight`. */
 const savedKey = (path: string): string =>
   path.startsWith("lora_magnitude_vector.") ? "lora_magnitude_vector" : path.replace(".default", "");
+
+/** Walks the model only if something besides LoRA layers may have changed it. */
+function count({ tree, config, injection, root }: Parts): Counts {
+  const isPlain =
+    config.modulesToSave === null &&
+    config.trainableTokenIndices === null &&
+    config.layerReplication === null &&
+    config.bias === "none" &&
+    tree.duplicateModules.length === 0 &&
+    !injection.modules.some(({ lora }) => lora.spec.layer === "MultiheadAttention");
+  if (!isPlain) return countParameters(root);
+  return countLora(
+    tree,
+    [...injection.modules, ...injection.parameters].map(({ lora }) => lora),
+  );
+}
 
 function findWrapped({ config, root }: Parts): { saved: string[]; tokens: string[] } {
   const saved: string[] = [];

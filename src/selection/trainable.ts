@@ -1,6 +1,7 @@
 import { failure } from "./failure.ts";
-import { type LiveModule, LiveParameter } from "./live.ts";
+import { type LiveModule, LiveParameter, type LoraModule, sizeOf } from "./live.ts";
 import { eachParameter, namedModules, namedParameters } from "./traverse.ts";
+import type { ModuleTree } from "./tree.ts";
 
 /**
  * Unfreezes biases: "all" those of the whole model, "lora_only" (any `…_only`) those of adapted layers.
@@ -34,8 +35,11 @@ export function unfreezeBiases(root: LiveModule, bias: string): void {
     );
 }
 
-/** Numbers of trainable and of all parameters, each object counted once. */
-export function countParameters(root: LiveModule): { trainable: number; total: number } {
+/** Numbers of trainable and of all parameters. */
+export type Counts = { readonly trainable: number; readonly total: number };
+
+/** Counts each parameter object of a model once. */
+export function countParameters(root: LiveModule): Counts {
   let trainable = 0;
   let total = 0;
   eachParameter(root, (parameter) => {
@@ -43,5 +47,22 @@ export function countParameters(root: LiveModule): { trainable: number; total: n
     total += size;
     if (parameter.requiresGrad) trainable += size;
   });
+  return { trainable, total };
+}
+
+/** The same where nothing but LoRA layers was added, so that no parameter needs to be looked at twice. */
+export function countLora(tree: ModuleTree, layers: Iterable<LoraModule>): Counts {
+  const tied = new Set(tree.tiedWeights.map(([path]) => path));
+  let trainable = 0;
+  let total = 0;
+  for (const { name, parameters } of tree.modules)
+    for (const [own, shape] of parameters)
+      if (tied.size === 0 || !tied.has(name === "" ? own : `${name}.${own}`)) total += sizeOf(shape);
+  for (const { tensors } of layers)
+    for (const { shape, isTrained } of tensors) {
+      const size = sizeOf(shape);
+      total += size;
+      if (isTrained) trainable += size;
+    }
   return { trainable, total };
 }

@@ -1,4 +1,4 @@
-import { LiveModule, LiveParameter, LoraModule } from "./live.ts";
+import { LiveModule, LiveParameter } from "./live.ts";
 
 /** Calls `visit` with every parameter object below `module` once. */
 export function eachParameter(module: LiveModule, visit: (parameter: LiveParameter) => void): void {
@@ -13,16 +13,17 @@ export function eachParameter(module: LiveModule, visit: (parameter: LiveParamet
     if (modules.has(current)) return;
     modules.add(current);
     for (const parameter of current.parameters.values()) take(parameter);
-    if (current instanceof LoraModule && !current.isMaterialized) {
-      walk(current.base);
-      for (const parameter of current.adapter.values()) take(parameter);
-    } else for (const child of current.children.values()) walk(child);
+    for (const child of current.children.values()) walk(child);
   };
   walk(module);
 }
 
-/** A module and its dotted name. */
-export type NamedModule = { readonly name: string; readonly module: LiveModule };
+/** A module, its dotted name and the module that holds it (null for the root). */
+export type NamedModule = {
+  readonly name: string;
+  readonly module: LiveModule;
+  readonly parent: LiveModule | null;
+};
 
 /** A module, its dotted name, and whether the walk is here for the first time (named_modules lists it then). */
 export type Visit = NamedModule & { readonly isFirst: boolean };
@@ -38,15 +39,21 @@ export function namedModules(
 ): Visit[] {
   const seen = new Set<LiveModule>();
   const visits: Visit[] = [];
-  const walk = (module: LiveModule, name: string, isInsideFirst: boolean): void => {
+  const walk = (
+    module: LiveModule,
+    name: string,
+    parent: LiveModule | null,
+    isInsideFirst: boolean,
+  ): void => {
     const isFirst = isInsideFirst && !seen.has(module);
     if (!isFirst && !duplicates) return;
     seen.add(module);
-    visits.push({ name, module, isFirst });
+    visits.push({ name, module, parent, isFirst });
     if (!enter(module)) return;
-    for (const [key, child] of module.children) walk(child, name === "" ? key : `${name}.${key}`, isFirst);
+    for (const [key, child] of module.children)
+      walk(child, name === "" ? key : `${name}.${key}`, module, isFirst);
   };
-  walk(root, "", true);
+  walk(root, "", null, true);
   return visits;
 }
 
@@ -82,6 +89,7 @@ export function deepCopy(module: LiveModule): LiveModule {
     if (known !== undefined) return known;
     const children = source.children;
     const copy = source.emptyCopy();
+    copy.clearParameters();
     modules.set(source, copy);
     for (const [name, parameter] of source.parameters) copy.setParameter(name, copyParameter(parameter));
     for (const [name, shape] of source.buffers) copy.setBuffer(name, shape);

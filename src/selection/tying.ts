@@ -58,20 +58,29 @@ function tieSaved(
   patterns: Patterns,
 ): void {
   config.modulesToTie = [...tied];
-  const saved = config.modulesToSave;
-  if (!Array.isArray(saved))
+  const entries = [...config.modulesToSave!];
+  const embedding = inputEmbeddingName(tree, root);
+  // Python can append to a list only, and remove from a list or a set
+  let needs: "list" | "set" | null = null;
+  if (!entries.includes(embedding)) {
+    needs = "list";
+    entries.push(embedding);
+  }
+  for (const name of tied) {
+    const match = entries.find((entry) => matchesPart(patterns, entry, name, "modulesToSave"));
+    if (match === undefined) continue;
+    needs ??= "set";
+    entries.splice(entries.indexOf(match), 1);
+  }
+  const given = config.modulesToSave;
+  if (needs !== null && !Array.isArray(given) && !(needs === "set" && given instanceof Set))
     throw failure(
       "inject",
       "AttributeError",
       "python-internal",
-      "With ensureWeightTying, modulesToSave must be a list.",
+      "With ensureWeightTying, modulesToSave must be a list, so that tied modules can be added and removed.",
     );
-  const embedding = inputEmbeddingName(tree, root);
-  if (!saved.includes(embedding)) saved.push(embedding);
-  for (const name of tied) {
-    const match = saved.find((entry) => matchesPart(patterns, entry, name, "modulesToSave"));
-    if (match !== undefined) saved.splice(saved.indexOf(match), 1);
-  }
+  if (needs !== null) config.modulesToSave = given instanceof Set ? new Set(entries) : entries;
 }
 
 function tieTargets(

@@ -71,7 +71,7 @@ function wrapOne<W extends LiveModule>(root: LiveModule, name: string, wrapping:
     throw failure(
       "inject",
       "AttributeError",
-      "python-internal",
+      "other",
       `"${name}" is inside a module that is wrapped already and cannot be reached. Name only one of the two.`,
       { module: name },
     );
