@@ -1,7 +1,7 @@
 import { type FileHandle, mkdir, open, readFile, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
-import writeFileAtomic from "write-file-atomic";
+import { writeFileAtomic } from "../checkpoint/node.ts";
 import { TrainingError } from "../errors.ts";
 import { keepMetricsLines, type MetricsWriter, metricsLine } from "./metrics.ts";
 import { encodeFileStart, encodeScalars } from "./tensorboard.ts";
