@@ -1,0 +1,346 @@
+import type { Command } from "commander";
+import { getPeftModel, type LoraConfig, type PeftModel } from "../../adapters/index.ts";
+import { type Dataset, splitDataset } from "../../data/index.ts";
+import { TrainingError } from "../../errors.ts";
+import type { CausalLM } from "../../models/index.ts";
+import type { Evaluation, TrainResult } from "../../training/index.ts";
+import {
+  resolveTrainingOptions,
+  type TrainingOptionsInput,
+  trainingOptionsSchema,
+} from "../../training/options.ts";
+import { configFlag, givenOptions, loraFlags, loraProblems, readLoraConfig } from "../adapter-flags.ts";
+import { dataFlags, dataNotes, openData, tokenizerFlag } from "../data-flags.ts";
+import { describeTargets, shellWord, targetJson } from "../describe.ts";
+import { engineFlags, openEngine } from "../engine-flags.ts";
+import { throwProblems } from "../errors.ts";
+import {
+  addFlags,
+  type FlagValues,
+  flagName,
+  number,
+  optional,
+  readFlags,
+  text,
+  texts,
+  toggle,
+} from "../flags.ts";
+import { onInterrupt } from "../interrupt.ts";
+import { type LoadedModel, loadAdapter, loadModel, padTokenId } from "../model.ts";
+import { Output } from "../output.ts";
+import { schemaFlags, spelling } from "../schema-flags.ts";
+import { TrainingProgress } from "../training-progress.ts";
+import { printDevices } from "./devices.ts";
+
+const { outputDir: _, ...trainingShape } = trainingOptionsSchema.shape;
+
+/** How options of training that have another name on the command line, or none, are called there. */
+const otherWords = { outputDir: "--output", evalDataset: "--eval-data or --eval-split" };
+
+export const spell = spelling(
+  [
+    ...Object.keys(trainingShape),
+    ...Object.keys(loraFlags),
+    ...Object.keys(engineFlags),
+    ...Object.keys(dataFlags),
+  ],
+  otherWords,
+);
+
+const runFlags = {
+  output: text("Folder for the adapter, checkpoints, metrics.jsonl and TensorBoard's events (runs/).", {
+    placeholder: "dir",
+  }),
+  resume: optional("Go on with the latest checkpoint in --output, or with the one named.", "dir"),
+  overwrite: toggle("Replace an unfinished run in --output."),
+};
+const startFlags = {
+  adapter: text("Start from this adapter, its configuration and weights, instead of a new one.", {
+    placeholder: "dir",
+  }),
+  ...configFlag,
+};
+const readingFlags = {
+  ...dataFlags,
+  evalData: texts("Data to evaluate on.", { placeholder: "file" }),
+  evalSplit: number(
+    "Part of the data to evaluate on instead of training: a fraction, or a number of examples.",
+    {},
+    (n) =>
+      (n > 0 && n < 1) || (Number.isSafeInteger(n) && n >= 1)
+        ? undefined
+        : "must be a fraction between 0 and 1, or a whole number of examples",
+  ),
+  ...tokenizerFlag,
+};
+const trainingFlags = schemaFlags(trainingShape, {
+  spell,
+  aliases: {
+    lrSchedulerType: ["lr-scheduler"],
+    numTrainEpochs: ["epochs"],
+    learningRate: ["lr"],
+  },
+});
+const outputFlags = {
+  json: toggle("Print one JSON document."),
+  quiet: toggle("No notes and no progress."),
+};
+
+export function define(command: Command): void {
+  command.argument("<model>", "directory with config.json and safetensors, or hf://org/name");
+  addFlags(command, "Run", runFlags);
+  addFlags(command, "Data", readingFlags);
+  addFlags(command, "Adapter", { ...startFlags, ...loraFlags });
+  addFlags(command, "Training", trainingFlags);
+  addFlags(command, "Machine", engineFlags);
+  addFlags(command, "Output", outputFlags);
+  command.addHelpText(
+    "after",
+    `
+Rows of data: {"text"}, {"prompt", "completion"}, {"messages"} or {"input_ids"[, "labels"]}; or plain text.
+Only completions and what the assistant says are learned, where the row has them.
+Ctrl-C saves a checkpoint and ends; --resume goes on from there.
+
+Examples:
+  graft train models/tiny-llama --data data/devils-dictionary/train.jsonl --eval-split 0.1 --output out/dictionary
+  graft train models/tiny-llama --data data/devils-dictionary/train.jsonl \\
+      --eval-data data/devils-dictionary/test.jsonl --target-modules q_proj,v_proj --layers-to-transform 4,5 \\
+      --r 16 --lora-alpha 32 --epochs 1 --learning-rate 2e-3 --output out/last-layers
+  graft train models/tiny-llama --adapter out/dictionary --data data/devils-dictionary/test.jsonl --output out/more
+  graft train models/tiny-llama --data data/devils-dictionary/train.jsonl --eval-split 0.1 --output out/dictionary --resume`,
+  );
+  command.action((model: string) => run(model, command));
+}
+
+type Settings = ReturnType<typeof readSettings>;
+
+/** All flags, checked as far as they can be before anything is read. @throws UsageError, TrainingError */
+function readSettings(command: Command, output: Output) {
+  const problems: string[] = [];
+  const lora = readFlags(command, loraFlags, problems);
+  const start = readFlags(command, startFlags, problems);
+  const place = readFlags(command, runFlags, problems);
+  const reading = readFlags(command, readingFlags, problems);
+  const options = readFlags(command, trainingFlags, problems) as TrainingOptionsInput;
+  const machine = readFlags(command, engineFlags, problems);
+  if (reading.data === undefined) problems.push("--data is missing: name the data to train on");
+  if (place.output === undefined) problems.push("--output is missing: name a folder for the adapter");
+  if (reading.evalData && reading.evalSplit !== undefined)
+    problems.push("--eval-data and --eval-split both say what to evaluate on; give one of them");
+  if (place.resume !== undefined && place.overwrite)
+    problems.push("--resume goes on with a run, --overwrite replaces it; give one of them");
+  const shaping = [...Object.keys(givenOptions(lora)), ...(start.config === undefined ? [] : ["config"])];
+  if (start.adapter !== undefined && shaping.length > 0)
+    problems.push(
+      `--adapter brings its own configuration; leave out ${shaping.map(flagName).join(", ")}, or --adapter`,
+    );
+  if (start.config === undefined) problems.push(...loraProblems(lora).map(spell));
+  const hasEvalData = reading.evalData !== undefined || reading.evalSplit !== undefined;
+  try {
+    resolveTrainingOptions({ ...options, outputDir: place.output }, { hasEvalData });
+  } catch (error) {
+    if (!(error instanceof TrainingError) || !Array.isArray(error.details["problems"])) throw error;
+    problems.push(...(error.details["problems"] as string[]).map(spell));
+  }
+  throwProblems(problems);
+  return { lora, start, place, reading, options, machine, output };
+}
+
+async function run(location: string, command: Command): Promise<void> {
+  const output = new Output(readFlags(command, outputFlags, []));
+  if (readFlags(command, engineFlags, []).device === "list") return printDevices(output);
+  const settings = readSettings(command, output);
+  const { reading, machine, options } = settings;
+  const config = await adapterConfig(settings);
+  const loaded = await loadModel(location, { tokenizerLocation: reading.tokenizer, output });
+  const peft = await adapt(loaded.model, config, settings);
+  const opened: Dataset[] = [];
+  try {
+    const data = await openSets(settings, loaded, opened);
+    describeStart(peft, output);
+    const engine = await openEngine(machine);
+    try {
+      await train(peft, data, { settings, loaded, engine });
+      for (const dataset of opened)
+        for (const note of dataNotes(dataset, options.maxLength ?? loaded.model.maxPositions))
+          output.note(note);
+    } finally {
+      await engine.dispose();
+    }
+  } finally {
+    await Promise.all(opened.map((dataset) => dataset.close?.()));
+  }
+}
+
+/** The configuration of a new adapter; undefined if one is loaded. */
+async function adapterConfig({ start, lora }: Settings): Promise<LoraConfig | undefined> {
+  if (start.adapter !== undefined) return undefined;
+  const config = await readLoraConfig(start.config, lora, { taskType: "CAUSAL_LM" });
+  return config.with({ inferenceMode: false });
+}
+
+/** Puts a new adapter, or the one to start from, into the model. */
+async function adapt(
+  model: CausalLM,
+  config: LoraConfig | undefined,
+  { start, options, output }: Settings,
+): Promise<PeftModel<CausalLM>> {
+  if (config === undefined) return loadAdapter(model, start.adapter!, { isTrainable: true, output });
+  const seed = options.seed ?? trainingOptionsSchema.shape.seed.parse(undefined);
+  const peft = getPeftModel(model, config, { seed });
+  for (const { message } of [...config.warnings, ...peft.selection.warnings]) output.warn(spell(message));
+  return peft;
+}
+
+type Sets = { readonly trainDataset: Dataset; readonly evalDataset: Dataset | undefined };
+
+/** Opens the data; what must be closed is put into `opened`. */
+async function openSets(
+  { reading, options }: Settings,
+  loaded: LoadedModel,
+  opened: Dataset[],
+): Promise<Sets> {
+  const settings = { ...reading, maxLength: options.maxLength };
+  const all = await openData(reading.data!, settings, loaded);
+  opened.push(all);
+  if (reading.evalData) {
+    const evalDataset = await openData(reading.evalData, settings, loaded);
+    opened.push(evalDataset);
+    return { trainDataset: all, evalDataset };
+  }
+  const { evalSplit } = reading;
+  if (evalSplit === undefined) return { trainDataset: all, evalDataset: undefined };
+  const part = evalSplit < 1 ? { fraction: evalSplit } : { count: evalSplit };
+  const { train, heldOut } = splitDataset(all, part, options.seed);
+  return { trainDataset: train, evalDataset: heldOut };
+}
+
+function describeStart(peft: PeftModel<CausalLM>, output: Output): void {
+  const { targets, modulesToSave } = peft.selection;
+  output.note(`adapting ${describeTargets(targets.map(({ name }) => name))}`);
+  if (modulesToSave.length > 0) output.note(`training as a whole: ${modulesToSave.join(", ")}`);
+  peft.printTrainableParameters((line) => output.note(line));
+}
+
+type Context = {
+  readonly settings: Settings;
+  readonly loaded: LoadedModel;
+  readonly engine: Awaited<ReturnType<typeof openEngine>>;
+};
+
+async function train(
+  peft: PeftModel<CausalLM>,
+  sets: Sets,
+  { settings, loaded, engine }: Context,
+): Promise<void> {
+  const { place, options, output } = settings;
+  const { Trainer } = await import("../../training/index.ts");
+  const progress = new TrainingProgress(output);
+  const history: Evaluation[] = [];
+  const interrupt = onInterrupt(() =>
+    output.note("interrupted: saving a checkpoint (press Ctrl-C again to quit now)"),
+  );
+  try {
+    const trainer = new Trainer({
+      ...options,
+      outputDir: place.output,
+      model: peft,
+      ...sets,
+      padTokenId: padTokenId(loaded),
+      engine,
+      callbacks: [progress, { onEvaluate: (evaluation) => void history.push(evaluation) }],
+      signal: interrupt.signal,
+      resume: place.resume ?? false,
+      overwrite: place.overwrite ?? false,
+    });
+    // A resumed run has its weights only once it goes on, so there is nothing yet to compare with.
+    const before =
+      sets.evalDataset && place.resume === undefined ? await trainer.evaluate(sets.evalDataset) : undefined;
+    if (before) output.note(`evaluation loss before training: ${before.loss.toFixed(4)}`);
+    const result = await trainer.train();
+    progress.stop();
+    const last = options.loadBestModelAtEnd
+      ? history.find(({ step }) => step === result.best?.step)
+      : history.find(({ step }) => step === result.steps.at(-1)?.step);
+    const after =
+      sets.evalDataset && result.reason !== "aborted" ? (last ?? (await trainer.evaluate())) : undefined;
+    if (result.reason === "aborted") process.exitCode = interrupt.exitCode;
+    report(peft, result, { before, after, history }, settings, loaded);
+  } catch (error) {
+    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
+    output.note("interrupted before training began: nothing was saved");
+    process.exitCode = interrupt.exitCode;
+  } finally {
+    progress.stop();
+    interrupt.release();
+  }
+}
+
+type Losses = { readonly loss: number; readonly perplexity: number; readonly labelTokens: number };
+type Evaluations = {
+  readonly before: Losses | undefined;
+  readonly after: Losses | undefined;
+  readonly history: readonly Evaluation[];
+};
+
+function report(
+  peft: PeftModel<CausalLM>,
+  result: TrainResult,
+  evaluations: Evaluations,
+  { output, place }: Settings,
+  loaded: LoadedModel,
+): void {
+  const { steps, reason, adapter, checkpoint, seconds, loss, best } = result;
+  const { trainable, total } = peft.parameterCounts();
+  output.document({
+    steps: steps.map(({ step, epoch, loss, gradNorm, learningRate, tokens, seconds }) => ({
+      step,
+      loss,
+      gradNorm,
+      learningRate,
+      tokens,
+      seconds,
+      epoch,
+    })),
+    adapter: adapter ?? null,
+    trainableParameters: trainable,
+    totalParameters: total,
+    targets: peft.selection.targets.map(targetJson),
+    modulesToSave: peft.selection.modulesToSave,
+    reason,
+    loss,
+    seconds,
+    ...(best && { best }),
+    ...(checkpoint !== undefined && { checkpoint }),
+    ...(evaluations.after && { evaluation: { ...pick(evaluations), history: evaluations.history } }),
+  });
+  if (reason === "aborted") {
+    output.note(
+      checkpoint === undefined
+        ? "interrupted before the first step: nothing was saved"
+        : `interrupted after step ${steps.at(-1)?.step}: ${checkpoint} is saved. To go on, run the same command with --resume`,
+    );
+    return;
+  }
+  const { before, after } = evaluations;
+  const took = `${steps.length} steps in ${seconds.toFixed(1)} s`;
+  output.print(
+    `${took}${reason === "early-stopping" ? ", stopped early: the evaluation loss no longer fell" : ""}`,
+  );
+  if (after) {
+    const change = before ? `${before.loss.toFixed(4)} → ` : "";
+    output.print(
+      `evaluation loss ${change}${after.loss.toFixed(4)} (perplexity ${after.perplexity.toPrecision(4)})`,
+    );
+  } else output.print(`training loss ${steps.at(-1)?.loss.toFixed(4) ?? "unknown"} at the last step`);
+  output.print(`adapter: ${adapter}`);
+  output.print(`try it: ${nextCommand(loaded, place)}`);
+}
+
+const pick = ({ before, after }: Evaluations) => ({ before: before ?? null, after });
+
+/** What one would do with a trained adapter. */
+function nextCommand({ location, tokenizer }: LoadedModel, { output }: FlagValues<typeof runFlags>): string {
+  const common = `${shellWord(location)} --adapter ${shellWord(output!)}`;
+  return tokenizer ? `graft generate ${common} --prompt "…"` : `graft eval ${common} --data …`;
+}

@@ -1,0 +1,44 @@
+import type { TrainerCallback } from "../training/index.ts";
+import { grouped } from "./describe.ts";
+import type { Output } from "./output.ts";
+import { Progress } from "./progress.ts";
+
+/** Shows training as it goes: a bar with loss, speed and time left, and a line for every evaluation. */
+export class TrainingProgress implements TrainerCallback {
+  private readonly output: Output;
+  private progress: Progress | undefined;
+
+  constructor(output: Output) {
+    this.output = output;
+  }
+
+  readonly onTrainBegin: NonNullable<TrainerCallback["onTrainBegin"]> = ({ step, totalSteps, examples }) => {
+    if (step > 0) this.output.note(`resuming after step ${grouped(step)} of ${grouped(totalSteps)}`);
+    else this.output.note(`training: ${grouped(totalSteps)} steps on ${grouped(examples)} examples`);
+    this.progress = new Progress(this.output, {
+      label: "training",
+      unit: "steps",
+      total: totalSteps,
+      start: step,
+    });
+  };
+
+  readonly onStepEnd: NonNullable<TrainerCallback["onStepEnd"]> = ({ step, loss, tokensPerSecond }) => {
+    this.progress?.update(step, [
+      `loss ${loss.toFixed(4)}`,
+      `${grouped(Math.round(tokensPerSecond))} tokens/s`,
+    ]);
+  };
+
+  readonly onEvaluate: NonNullable<TrainerCallback["onEvaluate"]> = ({ step, loss, perplexity, best }) => {
+    const mark = best ? ", the best so far" : "";
+    this.output.note(
+      `step ${grouped(step)}: evaluation loss ${loss.toFixed(4)}, perplexity ${perplexity.toPrecision(4)}${mark}`,
+    );
+  };
+
+  /** Removes the bar. */
+  stop(): void {
+    this.progress?.stop();
+  }
+}
