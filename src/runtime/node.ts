@@ -1,6 +1,5 @@
 import { realpathSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { Worker } from "node:worker_threads";
 import { nearest, RuntimeFailure } from "../errors.ts";
 import {
   emit,
@@ -13,7 +12,7 @@ import {
 } from "../graph/index.ts";
 import { checkFeeds } from "./feeds.ts";
 import { lowerings } from "./lowerings.ts";
-import type { ReplyMessage, ReplyOf, Request, RequestMessage } from "./protocol.ts";
+import { EngineThread } from "./thread/node.ts";
 import type {
   Device,
   Engine,
@@ -59,73 +58,6 @@ export async function listDevices(): Promise<Device[]> {
     return (await thread.request({ type: "devices" })).map(({ name }) => name);
   } finally {
     await thread.dispose();
-  }
-}
-
-/** Starts worker.js, or in Graft's own checkout worker.ts through tsx, so that tests run what they read. */
-function startThread(): Worker {
-  if (!import.meta.url.endsWith(".ts")) return new Worker(new URL("./worker.js", import.meta.url));
-  const tsx = import.meta.resolve("tsx/esm/api");
-  const file = new URL("./worker.ts", import.meta.url).href;
-  const load = `import(${JSON.stringify(tsx)}).then(({ register }) => (register(), import(${JSON.stringify(file)})))`;
-  return new Worker(load, { eval: true });
-}
-
-/** Requests to the worker, and what waits for its replies. */
-class EngineThread {
-  private readonly worker: Worker;
-  private readonly waiting = new Map<
-    number,
-    { resolve: (reply: never) => void; reject: (error: RuntimeFailure) => void }
-  >();
-  private sent = 0;
-  private stopped: RuntimeFailure | undefined;
-
-  constructor() {
-    this.worker = startThread();
-    this.worker.on("message", (message: ReplyMessage) => this.settle(message));
-    this.worker.on("error", (error) =>
-      this.stop("engine-stopped", `The engine's thread failed: ${error.message}`),
-    );
-    this.worker.on("exit", (code) =>
-      this.stop("engine-stopped", `The engine's thread ended with code ${code}.`),
-    );
-    this.worker.unref();
-  }
-
-  request<R extends Request>(request: R): Promise<ReplyOf[R["type"]]> {
-    if (this.stopped) return Promise.reject(this.stopped);
-    const id = ++this.sent;
-    return new Promise((resolve, reject) => {
-      this.worker.postMessage({ id, request } satisfies RequestMessage);
-      this.waiting.set(id, { resolve, reject });
-      this.worker.ref();
-    });
-  }
-
-  private settle(message: ReplyMessage): void {
-    const waiting = this.waiting.get(message.id);
-    this.waiting.delete(message.id);
-    if (this.waiting.size === 0) this.worker.unref();
-    if ("error" in message)
-      waiting?.reject(new RuntimeFailure(message.error.message, { code: message.error.code }));
-    else waiting?.resolve(message.reply as never);
-  }
-
-  private stop(code: string, message: string): void {
-    this.stopped ??= new RuntimeFailure(message, { code });
-    for (const { reject } of this.waiting.values()) reject(this.stopped);
-    this.waiting.clear();
-  }
-
-  get isStopped(): boolean {
-    return this.stopped !== undefined;
-  }
-
-  /** Rejects what is under way at once; resolves when the thread has ended, which a running operator delays. */
-  async dispose(): Promise<void> {
-    this.stop("engine-disposed", "The engine has been disposed of.");
-    await this.worker.terminate();
   }
 }
 

@@ -1,6 +1,10 @@
 import type { DType, Tensor } from "../tensor/index.ts";
 import type { Device } from "./types.ts";
 
+/** Places in the memory that both sides share: whether the thread works on a request, and whether it is to start none. */
+export const BUSY = 0;
+export const STOPPING = 1;
+
 /** Messages between the engine and its thread. Every request has one reply with the same id. */
 export type WireTensor = Tensor | { readonly resident: number };
 

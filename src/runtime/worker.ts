@@ -1,8 +1,17 @@
 /** The engine's thread: owns ONNX Runtime's sessions and the tensors that stay in it. Started by node.ts. */
-import { parentPort } from "node:worker_threads";
+import { parentPort, workerData } from "node:worker_threads";
 import type { InferenceSession, Tensor as OrtTensor } from "onnxruntime-common";
 import { type DType, type Tensor, typedArrays } from "../tensor/index.ts";
-import type { ReplyMessage, ReplyOf, Request, RequestMessage, ResidentInfo, WireTensor } from "./protocol.ts";
+import {
+  BUSY,
+  type ReplyMessage,
+  type ReplyOf,
+  type Request,
+  type RequestMessage,
+  type ResidentInfo,
+  STOPPING,
+  type WireTensor,
+} from "./protocol.ts";
 import type { Device } from "./types.ts";
 
 type Ort = typeof import("onnxruntime-node");
@@ -72,7 +81,7 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
         executionMode: "sequential",
         intraOpNumThreads: threads,
         interOpNumThreads: 1,
-        logSeverityLevel: 3,
+        logSeverityLevel: 4, // fatal: errors reach the caller as such, and a library does not print
         externalData: memoryWeights.map(({ location, bytes }) => ({ path: location, data: bytes })),
         extra: {
           session: {
@@ -141,12 +150,22 @@ function movable(reply: ReplyOf[Request["type"]]): ArrayBuffer[] {
   return [...buffers];
 }
 
-async function answer({ id, request }: RequestMessage): Promise<void> {
+const { state } = workerData as { state: Int32Array };
+
+/** Answers a request, unless the thread is about to be ended, which must not happen while this one runs. */
+async function answer(message: RequestMessage): Promise<void> {
+  Atomics.store(state, BUSY, 1);
+  if (Atomics.load(state, STOPPING) === 0) await reply(message);
+  Atomics.store(state, BUSY, 0);
+  Atomics.notify(state, BUSY);
+}
+
+async function reply({ id, request }: RequestMessage): Promise<void> {
   const port = parentPort!;
   try {
     const handler = handlers[request.type] as (request: Request) => Promise<ReplyOf[Request["type"]]>;
-    const reply = await handler(request);
-    port.postMessage({ id, reply } satisfies ReplyMessage, movable(reply));
+    const result = await handler(request);
+    port.postMessage({ id, reply: result } satisfies ReplyMessage, movable(result));
   } catch (error) {
     const code = error instanceof WorkerFailure ? error.code : "engine-failure";
     port.postMessage({ id, error: { message: explain(error), code } } satisfies ReplyMessage);
