@@ -211,6 +211,12 @@ describe("fromJSON", () => {
     expect(of(json).message).toContain(`out/adapter_config.json: ${message}`);
   });
 
+  it("keeps settings of a variant that it does not know", () => {
+    const config = LoraConfig.fromJSON({ eva_config: { rho: 3, of_the_future: 1 } });
+    expect(config.evaConfig).toEqual({ rho: 3, of_the_future: 1 });
+    expect(config.toJSON()["eva_config"]).toMatchObject({ rho: 3, of_the_future: 1, tau: 0.99 });
+  });
+
   it("keeps members with any name, __proto__ too", () => {
     const text = '{"peft_type": "LORA", "__proto__": {"r": 1}, "constructor": 2}';
     const config = LoraConfig.fromJSON(JSON.parse(text));
@@ -248,7 +254,9 @@ describe("patterns", () => {
     ];
     expect(saved({ q: 1, k: 2 })).toEqual(["k", "q"]);
     expect(saved({ "mlp.q": 1, k: 2, "attn.q": 3 })).toEqual(["attn.q", "k", "mlp.q"]);
+    expect(saved({ xq: 1, q: 2 })).toEqual(["q", "xq"]);
     expect(saved({ q: 1, "a.q": 2 })).toEqual(["q", "a.q"]);
+    expect(saved({ axb: 1, "a.b": 2 })).toEqual(["axb", "a.b"]);
     expect(saved({ q: 1, "a.q": 1 })).toEqual(["a.q", "q"]);
     expect(saved({ q_proj: 4, ".*": 2 })).toEqual(["q_proj", ".*"]);
     const text = new LoraConfig({ rankPattern: { q_proj: 4, ".*": 2 } }).stringify();
@@ -260,7 +268,7 @@ describe("patterns", () => {
       .array(fc.constantFrom("a", "b", "1", ".", "a.b", "^a", ".*"), { minLength: 1, maxLength: 4 })
       .map((parts) => parts.join(""));
     const name = fc
-      .array(fc.constantFrom("a", "b", "1"), { minLength: 1, maxLength: 4 })
+      .array(fc.constantFrom("a", "b", "1", "ab", "a1b"), { minLength: 1, maxLength: 4 })
       .map((parts) => parts.join("."));
     const first = (patterns: ReadonlyMap<string, number>, subject: string): number | undefined =>
       [...patterns].find(([pattern]) => compile(`(.*\\.)?(${pattern})$`).match(subject) !== null)?.[1];
