@@ -30,7 +30,7 @@ export async function logitsOf(model: CausalLM, engine: Engine, batch: Batch): P
 }
 
 /** The rows of real tokens: what a model computes on padding means nothing. */
-function realRows(values: Float32Array, { attentionMask }: Batch): Float32Array {
+export function realRows(values: Float32Array, { attentionMask }: Batch): Float32Array {
   const width = values.length / attentionMask.data.length;
   return Float32Array.from(
     [...attentionMask.data].flatMap((real, row) =>
