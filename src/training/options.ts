@@ -25,7 +25,9 @@ export const trainingOptionsSchema = z.strictObject({
   learningRate: above0()
     .default(2e-4)
     .describe("Peak learning rate. 2e-4 suits LoRA; transformers' 5e-5 is meant for training all weights."),
-  weightDecay: atLeast0().default(0).describe("Weight decay of AdamW; biases and norm weights are exempt."),
+  weightDecay: atLeast0()
+    .default(0)
+    .describe("Weight decay of AdamW, on everything that is trained, as in torch.optim.AdamW."),
   adamBeta1: fraction().default(0.9).describe("Decay rate of AdamW's mean of gradients."),
   adamBeta2: fraction().default(0.999).describe("Decay rate of AdamW's mean of squared gradients."),
   adamEpsilon: atLeast0().default(1e-8).describe("Added to AdamW's denominator."),
@@ -64,14 +66,21 @@ export const trainingOptionsSchema = z.strictObject({
     .describe("Folder for checkpoints and the trained adapter. Without it nothing is saved."),
   loadBestModelAtEnd: boolean()
     .default(false)
-    .describe("End with the weights of the lowest evaluation loss rather than the last ones."),
+    .describe(
+      "End with the weights of the lowest evaluation loss rather than the last ones; a checkpoint of them is kept.",
+    ),
   earlyStoppingPatience: count(1)
     .optional()
     .describe("Stop after this many evaluations without a lower loss. Default: never."),
   earlyStoppingThreshold: atLeast0()
     .default(0)
     .describe("How much lower the loss must be to count, for earlyStoppingPatience."),
-  loggingSteps: count(1).default(10).describe("Optimizer steps between log entries (transformers: 500)."),
+  loggingSteps: count(1)
+    .default(1)
+    .describe(
+      "Optimizer steps between log entries, which hold the mean loss since the last one. " +
+        "transformers has 500; runs on one machine are often shorter than that, and a line per step is small.",
+    ),
   seed: number("a whole number from 0 to 2³² − 1", (n) => Number.isInteger(n) && n >= 0 && n < 2 ** 32)
     .default(42)
     .describe("Seed of initial weights, order of examples and dropout."),

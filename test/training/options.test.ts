@@ -38,7 +38,7 @@ describe("training options", () => {
       saveStrategy: "no",
       loadBestModelAtEnd: false,
       earlyStoppingThreshold: 0,
-      loggingSteps: 10,
+      loggingSteps: 1,
       seed: 42,
       shuffle: true,
       groupByLength: false,
@@ -234,7 +234,7 @@ describe("optionsFingerprint", () => {
     const harmless: TrainingOptionsInput[] = [
       { outputDir: "o" },
       { evalSteps: 3 },
-      { loggingSteps: 1 },
+      { loggingSteps: 10 },
       { evalBatchSize: 1 },
       { earlyStoppingPatience: 1 },
     ];
