@@ -1,5 +1,6 @@
 import { dimProduct, type Lowering, op } from "../graph/index.ts";
 import type { Device } from "./types.ts";
+import { webgpuLowering } from "./webgpu-lowerings.ts";
 
 /**
  * Adds rows one after the other. ONNX Runtime's CPU kernel of ScatterND adds rows on several threads without a lock, so
@@ -19,13 +20,13 @@ const scatterSerially: NonNullable<Lowering["ScatterND"]> = ([data, indices, upd
 
 /**
  * What each execution provider needs rewritten. Kernels of the CPU cover every operator that Graft emits, and serve
- * where another provider has none.
- * TODO-WEBGPU
+ * where another provider has none. Nothing is known yet of what CUDA, CoreML and DirectML need beyond that: CoreML
+ * leaves the operators it lacks to the CPU, and with them the CPU's rewrites.
  */
 export const lowerings: { readonly [D in Device]: Lowering } = {
   cpu: { ScatterND: scatterSerially },
   cuda: {},
   coreml: { ScatterND: scatterSerially },
   dml: {},
-  webgpu: {},
+  webgpu: webgpuLowering,
 };

@@ -83,6 +83,8 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
         interOpNumThreads: 1,
         logSeverityLevel: 4, // fatal: errors reach the caller as such, and a library does not print
         externalData: memoryWeights.map(({ location, bytes }) => ({ path: location, data: bytes })),
+        // What JavaScript reads. A tensor left on a GPU aborts Node when it is read.
+        ...(device === "cpu" ? {} : { preferredOutputLocation: "cpu" as const }),
         extra: {
           session: {
             disable_prepacking: "1",
