@@ -55,7 +55,11 @@ const fingerprint = ({
   evaluationExamples: evalDataset?.length ?? null,
   modelType: model.baseModel.modelType,
   trained: hashText([...model.trainableParameters().keys()].join("\n")),
+  r: model.peftConfig.r,
+  loraAlpha: model.peftConfig.loraAlpha,
+  useRslora: model.peftConfig.useRslora,
   loraDropout: model.peftConfig.loraDropout,
+  scalings: hashText(model.selection.targets.map(({ name, scaling }) => `${name} ${scaling}`).join("\n")),
 });
 
 /** Values of the trained parameters in a saved adapter. */

@@ -1,4 +1,5 @@
 import { loadAdapterTensors, type PeftModel } from "../adapters/index.ts";
+import type { TensorEntry } from "../checkpoint/index.ts";
 import { BatchSampler, type Dataset, exampleLengths, type LoadedBatch, loadBatches } from "../data/index.ts";
 import { DataError, TrainingError } from "../errors.ts";
 import type { CausalLM } from "../models/index.ts";
@@ -16,7 +17,7 @@ import type { TrainingOptions } from "./options.ts";
 import { initialState, readWeights } from "./run-state.ts";
 import type { RunStore, SavedRun } from "./run-store.ts";
 import { getScheduler, getWarmupSteps, type Schedule } from "./schedules.ts";
-import { assertResumable, type TrainerState } from "./state.ts";
+import { assertResumable, type TrainerState, type Unlogged } from "./state.ts";
 import { TrainingStep } from "./step.ts";
 
 /** What a run is given. */
@@ -63,7 +64,7 @@ export class Run {
   private readonly steps: StepEnd[] = [];
   private readonly started = performance.now();
   private bestWeights: ReadonlyMap<string, Float32Array> | undefined;
-  private unlogged: StepEnd[] = [];
+  private lastSaved: number | undefined;
   private checkpoint: string | undefined;
 
   private constructor(context: RunContext, parts: Parts) {
@@ -76,6 +77,7 @@ export class Run {
       best: parts.state.best?.loss,
       waited: parts.state.evaluationsWithoutImprovement,
     });
+    this.lastSaved = context.saved && parts.state.step;
   }
 
   /** Loads everything; goes on where `saved` stopped. @throws TrainingError if it cannot. */
@@ -95,7 +97,7 @@ export class Run {
     const state = initialState(context, sampler);
     if (saved) {
       assertResumable(saved.state.fingerprint, state.fingerprint);
-      await loadAdapterTensors(peft, saved.adapter, saved.location);
+      await loadAdapterTensors(peft, trainedOnly(saved.adapter, peft), saved.location);
       const { totalSteps, totalEpochs, versions } = state;
       Object.assign(state, saved.state, { totalSteps, totalEpochs, versions });
     }
@@ -109,12 +111,12 @@ export class Run {
       trainingSteps: state.totalSteps,
       warmupSteps: getWarmupSteps(state.totalSteps, settings),
     });
-    const step = await TrainingStep.create(peft.baseModel, engine);
-    const files = (await store?.metrics(saved && state.step)) ?? [];
     const bestWeights =
       settings.loadBestModelAtEnd && state.best?.checkpoint !== undefined && store
         ? await readWeights(await store.readAdapter(state.best.checkpoint), weights)
         : undefined;
+    const step = await TrainingStep.create(peft.baseModel, engine);
+    const files = (await store?.metrics(saved && state.step)) ?? [];
     return new Run(context, {
       step,
       optimizer,
@@ -136,9 +138,10 @@ export class Run {
     });
     if (this.bestWeights && reason !== "aborted")
       for (const [name, values] of this.bestWeights) this.parts.weights.get(name)!.data.set(values);
-    await this.log();
     const { model, store } = this.context;
-    if (reason === "aborted" && this.steps.length > 0) await this.save();
+    // An entry that is not due yet would be one too many once the run goes on.
+    if (reason !== "aborted" || !store) await this.log();
+    if (reason === "aborted" && this.steps.length > 0 && this.lastSaved !== state.step) await this.save();
     const adapter = reason === "aborted" ? undefined : await store?.finish(model, state);
     const loss = this.steps.reduce((sum, step) => sum + step.loss, 0) / this.steps.length;
     const seconds = (performance.now() - this.started) / 1000;
@@ -171,10 +174,7 @@ export class Run {
   }
 
   private async loop(): Promise<TrainEnd["reason"]> {
-    const {
-      state,
-      context: { settings },
-    } = this;
+    const { state } = this;
     const { totalSteps, totalEpochs } = state;
     const begin = {
       step: state.step,
@@ -184,24 +184,64 @@ export class Run {
       trainableParameters: this.context.model.parameterCounts().trainable,
     };
     if (await notify(this.context.callbacks, "onTrainBegin", begin)) return "callback";
+    if (this.context.saved) {
+      // What the interrupted run had left to do at this step.
+      const stop = this.evaluationMissing() ? await this.atStepEnd() : this.earlyStop();
+      if (stop) return stop;
+    }
+    if (state.step >= totalSteps) return "finished";
     for await (const batches of this.groups()) {
       if (this.context.signal?.aborted) return "aborted";
-      let stop: TrainEnd["reason"] | undefined;
-      if (await notify(this.context.callbacks, "onStepEnd", await this.optimizerStep(batches)))
-        stop = "callback";
-      const endOfEpoch = state.batchInEpoch === 0;
-      const due = (strategy: string, every: number | undefined): boolean =>
-        strategy === "epoch"
-          ? endOfEpoch || state.step === totalSteps
-          : strategy === "steps" && state.step % every! === 0;
-      if (state.step % settings.loggingSteps === 0) await this.log();
-      if (due(settings.evalStrategy, settings.evalSteps))
-        stop = (await this.evaluateNow(due(settings.saveStrategy, settings.saveSteps))) ?? stop;
-      if (due(settings.saveStrategy, settings.saveSteps) && (await this.save())) stop ??= "callback";
+      const asked = await notify(this.context.callbacks, "onStepEnd", await this.optimizerStep(batches));
+      if (state.step % this.context.settings.loggingSteps === 0) await this.log();
+      const stop = (await this.atStepEnd()) ?? (asked ? "callback" : undefined);
       if (stop) return stop;
-      if (state.step === totalSteps) return "finished";
+      if (state.step >= totalSteps) return "finished";
     }
     return "finished";
+  }
+
+  /** Evaluates and saves if it is time; says why to stop, if so. */
+  private async atStepEnd(): Promise<TrainEnd["reason"] | undefined> {
+    const { saveStrategy, saveSteps } = this.context.settings;
+    let saving = this.isDue(saveStrategy, saveSteps);
+    let stop: TrainEnd["reason"] | undefined;
+    if (this.evaluationDue()) {
+      const { asked, best } = await this.evaluateNow(saving);
+      stop = asked ? "callback" : this.earlyStop();
+      saving ||= best && this.keepsBest;
+    }
+    if (saving && (await this.save())) stop ??= "callback";
+    return stop;
+  }
+
+  private isDue(strategy: "no" | "steps" | "epoch", every: number | undefined): boolean {
+    const { step, totalSteps, batchInEpoch } = this.state;
+    if (strategy === "epoch") return batchInEpoch === 0 || step >= totalSteps;
+    return strategy === "steps" && step % every! === 0;
+  }
+
+  private evaluationDue(): boolean {
+    const { evalStrategy, evalSteps } = this.context.settings;
+    return this.isDue(evalStrategy, evalSteps);
+  }
+
+  /** Whether the run was interrupted between a step and the evaluation after it. */
+  private evaluationMissing(): boolean {
+    const { step, history } = this.state;
+    return this.evaluationDue() && !history.some((entry) => entry.step === step && "eval_loss" in entry);
+  }
+
+  private earlyStop(): "early-stopping" | undefined {
+    const { earlyStopping } = this;
+    return earlyStopping && earlyStopping.state.waited >= earlyStopping.patience
+      ? "early-stopping"
+      : undefined;
+  }
+
+  /** Whether the best weights need a checkpoint, so that a run that goes on later can still end with them. */
+  private get keepsBest(): boolean {
+    return this.context.settings.loadBestModelAtEnd && this.context.store !== undefined;
   }
 
   /** The batches of one optimizer step after another, from where the state is; no step reaches into the next epoch. */
@@ -268,12 +308,12 @@ export class Run {
       tokensPerSecond: tokens / seconds,
     };
     this.steps.push(end);
-    this.unlogged.push(end);
+    state.unlogged = add(state.unlogged, end);
     return end;
   }
 
   /** Evaluates; keeps the weights if they are the best so far and will be wanted at the end. */
-  private async evaluateNow(saving: boolean): Promise<TrainEnd["reason"] | undefined> {
+  private async evaluateNow(saving: boolean): Promise<{ asked: boolean; best: boolean }> {
     const {
       state,
       context: { settings },
@@ -286,17 +326,16 @@ export class Run {
       state.best = {
         loss: result.loss,
         step: state.step,
-        ...(saving && { checkpoint: checkpointName(state.step) }),
+        ...((saving || this.keepsBest) && { checkpoint: checkpointName(state.step) }),
       };
       if (settings.loadBestModelAtEnd)
         this.bestWeights = new Map([...this.parts.weights].map(([name, { data }]) => [name, data.slice()]));
     }
-    const early = this.earlyStopping?.update(result.loss);
+    this.earlyStopping?.update(result.loss);
     state.evaluationsWithoutImprovement = this.earlyStopping?.state.waited ?? 0;
     await this.record({ eval_loss: result.loss, eval_perplexity: result.perplexity });
     const event: Evaluation = { step: state.step, epoch: this.epoch(), ...result, best };
-    if (await notify(this.context.callbacks, "onEvaluate", event)) return "callback";
-    return early?.stop ? "early-stopping" : undefined;
+    return { asked: await notify(this.context.callbacks, "onEvaluate", event), best };
   }
 
   private async save(): Promise<boolean> {
@@ -308,21 +347,20 @@ export class Run {
       this.state,
       this.context.settings.saveTotalLimit,
     );
+    this.lastSaved = this.state.step;
     return notify(this.context.callbacks, "onSave", { step: this.state.step, location: this.checkpoint });
   }
 
   /** Writes the mean of what has happened since the last entry. */
   private async log(): Promise<void> {
-    const entries = this.unlogged.splice(0);
-    const last = entries.at(-1);
-    if (!last) return;
-    const total = (pick: (step: StepEnd) => number): number =>
-      entries.reduce((sum, step) => sum + pick(step), 0);
+    const { unlogged } = this.state;
+    if (!unlogged) return;
+    delete this.state.unlogged;
     await this.record({
-      loss: total(({ loss }) => loss) / entries.length,
-      grad_norm: last.gradNorm,
-      learning_rate: last.learningRate,
-      tokens_per_second: total(({ tokens }) => tokens) / total(({ seconds }) => seconds),
+      loss: unlogged.loss / unlogged.steps,
+      grad_norm: unlogged.gradNorm,
+      learning_rate: unlogged.learningRate,
+      tokens_per_second: unlogged.tokens / unlogged.seconds,
     });
   }
 
@@ -358,6 +396,36 @@ export class Run {
       { code: "no-labels", details: { dataset: this.context.trainDataset.name, examples } },
     );
   }
+}
+
+/** Takes another step into what the next log entry tells. */
+const add = (
+  { steps, loss, tokens, seconds }: Unlogged = {
+    steps: 0,
+    loss: 0,
+    gradNorm: 0,
+    learningRate: 0,
+    tokens: 0,
+    seconds: 0,
+  },
+  end: StepEnd,
+): Unlogged => ({
+  steps: steps + 1,
+  loss: loss + end.loss,
+  gradNorm: end.gradNorm,
+  learningRate: end.learningRate,
+  tokens: tokens + end.tokens,
+  seconds: seconds + end.seconds,
+});
+
+/** What is trained of a saved adapter. Base weights saved along have not changed, and the file may not stay. */
+function trainedOnly(
+  saved: ReadonlyMap<string, TensorEntry>,
+  peft: PeftModel,
+): ReadonlyMap<string, TensorEntry> {
+  const unchanged = new Set(peft.stateDict().keys());
+  for (const name of peft.trainableParameters().keys()) unchanged.delete(name);
+  return new Map([...saved].filter(([name]) => !unchanged.has(name)));
 }
 
 /** Adds a micro-batch's gradient; the first one is taken as it is. */

@@ -13,6 +13,17 @@ const json: z.ZodType<JsonValue> = z.lazy(() =>
 );
 export type JsonValue = string | number | boolean | null | JsonValue[] | { [key: string]: JsonValue };
 
+/** Steps that no log entry tells of yet: sums, and the last step's norm and rate. */
+const unlogged = z.object({
+  steps: count,
+  loss: scalar,
+  gradNorm: scalar,
+  learningRate: scalar,
+  tokens: count,
+  seconds: z.number(),
+});
+export type Unlogged = z.output<typeof unlogged>;
+
 /** Everything, besides adapter weights and optimizer moments, that a run needs to go on exactly where it stopped. */
 export type TrainerState = {
   /** Optimizer steps done. */
@@ -38,6 +49,8 @@ export type TrainerState = {
   evaluationsWithoutImprovement: number;
   /** What was logged, in step order. */
   history: HistoryEntry[];
+  /** What the next log entry will tell besides its own step, with `loggingSteps` above 1. */
+  unlogged?: Unlogged;
   /** What must be the same when resuming: options, data, adapter. See {@link assertResumable}. */
   fingerprint: Record<string, JsonValue>;
   /** Versions of what produced the run, e.g. `{ graftjs: "0.1.0", "onnxruntime-node": "1.30.0" }`. */
@@ -65,6 +78,7 @@ const stateFile = z.object({
         batch_in_epoch: count,
         batches_per_epoch: count,
         evaluations_without_improvement: count,
+        unlogged: unlogged.optional(),
         fingerprint: z.record(z.string(), json),
         versions: z.record(z.string(), z.string()),
       }),
@@ -98,6 +112,7 @@ export function serializeTrainerState(state: TrainerState): string {
           batch_in_epoch: state.batchInEpoch,
           batches_per_epoch: state.batchesPerEpoch,
           evaluations_without_improvement: state.evaluationsWithoutImprovement,
+          unlogged: state.unlogged,
           fingerprint: state.fingerprint,
           versions: state.versions,
         },
@@ -167,6 +182,7 @@ export function parseTrainerState(text: string, name: string): TrainerState {
       }),
     evaluationsWithoutImprovement: attributes.evaluations_without_improvement,
     history: file.log_history,
+    ...(attributes.unlogged && { unlogged: attributes.unlogged }),
     fingerprint: attributes.fingerprint,
     versions: attributes.versions,
   };

@@ -9,7 +9,7 @@ import type { MetricsWriter } from "./metrics.ts";
 import { resolveTrainingOptions, type TrainingOptions, type TrainingOptionsInput } from "./options.ts";
 import { Run, type RunContext, type TrainResult } from "./run.ts";
 import { padToken } from "./run-state.ts";
-import type { RunStore } from "./run-store.ts";
+import type { RunStore, SavedRun } from "./run-store.ts";
 
 export type TrainerOptions = TrainingOptionsInput & {
   /** A model with an adapter that can be trained. */
@@ -97,8 +97,9 @@ export class Trainer {
   async train(): Promise<TrainResult> {
     const store = await this.openStore();
     const saved = await store?.open({ resume: this.resume, overwrite: this.overwrite });
+    const { signal } = this.given;
     try {
-      return await this.withEngine(async (engine) => {
+      const result = await this.withEngine(async (engine) => {
         const run = await Run.begin({ ...this.given, settings: this.settings, engine, store, saved });
         try {
           return await run.complete();
@@ -106,8 +107,11 @@ export class Trainer {
           await run.close();
         }
       });
+      if (result.reason === "aborted") await store?.abandon(); // keeps what has been saved
+      return result;
     } catch (error) {
       await store?.abandon();
+      if (signal?.aborted && error === signal.reason) return abortedEarly(saved);
       throw error;
     }
   }
@@ -150,3 +154,14 @@ export class Trainer {
     return new RunFolder(outputDir);
   }
 }
+
+/** The result of a run that was aborted while it was loading. */
+const abortedEarly = (saved: SavedRun | undefined): TrainResult => ({
+  epoch: saved ? saved.state.epoch + saved.state.batchInEpoch / saved.state.batchesPerEpoch : 0,
+  reason: "aborted",
+  loss: Number.NaN,
+  seconds: 0,
+  steps: [],
+  adapter: undefined,
+  checkpoint: undefined,
+});

@@ -37,6 +37,7 @@ describe("trainer state", () => {
   const nat = fc.nat();
   const key = fc.string().filter((name) => name !== "__proto__");
   const finiteOrNot = fc.double();
+  const sum = fc.double({ min: 0 });
   const anyState: fc.Arbitrary<TrainerState> = fc.record(
     {
       step: nat,
@@ -53,6 +54,14 @@ describe("trainer state", () => {
         { requiredKeys: ["loss", "step"] },
       ),
       evaluationsWithoutImprovement: nat,
+      unlogged: fc.record({
+        steps: nat,
+        loss: sum,
+        gradNorm: sum,
+        learningRate: sum,
+        tokens: nat,
+        seconds: fc.double({ min: 0, max: 1e6, noNaN: true }),
+      }),
       history: fc.array(
         fc.record({
           step: nat,

@@ -37,11 +37,16 @@ export class RunFolder implements RunStore {
   private created: string | undefined;
   /** Files of an earlier run that a fresh one replaces once it has something to put there. */
   private stale: string[] = [];
+  /** Files that this run has made in a folder that was there before. */
+  private made: string[] = [];
+  /** Folder of the checkpoints of the run that goes on. */
+  private source: string;
   private saved = false;
 
   constructor(location: string) {
     this.location = location;
     this.path = resolve(location);
+    this.source = this.path;
   }
 
   async open({
@@ -71,6 +76,7 @@ export class RunFolder implements RunStore {
     const options = resumeStep === undefined ? {} : { resumeStep };
     for (const name of this.stale) await rm(join(this.path, name), { recursive: true, force: true });
     this.stale = [];
+    this.made = [METRICS_FILE, TENSORBOARD_FOLDER];
     return [
       await openJsonlMetrics(join(this.path, METRICS_FILE), options),
       await openTensorBoardMetrics(join(this.path, TENSORBOARD_FOLDER), options),
@@ -97,7 +103,7 @@ export class RunFolder implements RunStore {
   }
 
   async readAdapter(checkpoint: string): Promise<ReadonlyMap<string, TensorEntry>> {
-    return (await readSafetensors(await fileSource(join(this.path, checkpoint, WEIGHTS_FILE)))).tensors;
+    return (await readSafetensors(await fileSource(join(this.source, checkpoint, WEIGHTS_FILE)))).tensors;
   }
 
   async finish(peft: PeftModel, state: TrainerState): Promise<string> {
@@ -112,8 +118,10 @@ export class RunFolder implements RunStore {
   }
 
   async abandon(): Promise<void> {
-    if (this.saved || this.created === undefined) return;
-    await rm(this.path, { recursive: true, force: true });
+    if (this.saved) return;
+    const made = this.created === undefined ? this.made.map((name) => join(this.path, name)) : [this.path];
+    for (const path of made) await rm(path, { recursive: true, force: true });
+    if (this.created === undefined) return;
     for (let parent = dirname(this.path); parent.startsWith(this.created); parent = dirname(parent))
       await rmdir(parent).catch(() => undefined); // only if nothing else has come to lie there
   }
@@ -156,6 +164,8 @@ export class RunFolder implements RunStore {
     );
     const adapter = await readSafetensors(await fileSource(join(folder, WEIGHTS_FILE)));
     this.saved = true;
+    this.source = dirname(folder);
+    this.stale = names.filter((name) => name === checkpointFiles.state); // the run is not finished any more
     return {
       state,
       adapter: adapter.tensors,
