@@ -18,6 +18,7 @@ export type Expected = {
   targets: { name: string; r: number; alpha: number; scaling: number }[];
   adapterKeys: string[];
   trainableKeys: string[];
+  rope: { inverseFrequencies: number[]; attentionScaling: number };
   trainableParameters: number;
   totalParameters: number;
   training: { options: Record<string, unknown>; steps: RecordedStep[] };
