@@ -14,6 +14,7 @@
 export {
   getPeftModel,
   LoraConfig,
+  type LoraConfigOptions,
   moduleTreeOf,
   PeftModel,
 } from "./adapters/index.ts";

@@ -1,4 +1,11 @@
-export { LoraConfig } from "./config.ts";
+export {
+  autoMappingOf,
+  type InitLoraWeights,
+  type LoraBias,
+  LoraConfig,
+  type LoraConfigChanges,
+  type LoraConfigOptions,
+} from "./config.ts";
 export { CONFIG_FILE, WEIGHTS_FILE } from "./files.ts";
 export { injectAdapter } from "./inject.ts";
 export { loadAdapterTensors } from "./load.ts";

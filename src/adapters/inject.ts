@@ -21,6 +21,7 @@ export function injectAdapter(
 ): Selection {
   refuseUnsupported(config);
   const selection = selectTargets(moduleTreeOf(model), config.toSelection());
+  refuseTying(selection);
   const layers = selection.targets.map(
     (target) => [target.name, wrap(model.getModule(target.name), target, config, seed)] as const,
   );
@@ -44,6 +45,16 @@ function refuseUnsupported(config: LoraConfig): void {
   throw new AdapterError(
     unsupported.map(({ field, reason, remedy }) => `${field}: ${reason} ${remedy}`).join("\n"),
     { code: "unsupported-adapter", details: { fields: unsupported.map(({ field }) => field) } },
+  );
+}
+
+/** Adapters that share their weights between tied layers are selected as in PEFT, but cannot be trained here yet. */
+function refuseTying({ config: { modulesToTie, targetModulesToTie } }: Selection): void {
+  const tied = [...(modulesToTie ?? []), ...(targetModulesToTie ?? [])];
+  if (tied.length === 0) return;
+  throw new AdapterError(
+    `ensureWeightTying: adapters of tied layers (${tied.join(", ")}) are not shared here yet. Leave ensureWeightTying out, or do not adapt the embedding.`,
+    { code: "unsupported-adapter", details: { fields: ["ensureWeightTying"], tied } },
   );
 }
 

@@ -9,7 +9,7 @@ import {
 import type { Parameter, PreTrainedModel } from "../nn/index.ts";
 import type { Selection } from "../selection/index.ts";
 import type { Tensor } from "../tensor/index.ts";
-import { LoraConfig } from "./config.ts";
+import { autoMappingOf, LoraConfig } from "./config.ts";
 import { CONFIG_FILE, WEIGHTS_FILE } from "./files.ts";
 import { injectAdapter, parametersByKey } from "./inject.ts";
 import { loadAdapterTensors } from "./load.ts";
@@ -53,7 +53,7 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
       file: `${store.name}/${CONFIG_FILE}`,
     });
     const weights = await readSafetensors(await openWeights(store));
-    const peft = getPeftModel(model, config.with({ inferenceMode: !isTrainable }));
+    const peft = getPeftModel(model, loadable(config).with({ inferenceMode: !isTrainable }));
     await loadAdapterTensors(peft, weights.tensors, weights.name);
     if (!isTrainable)
       for (const parameter of peft.trainableParameters().values()) parameter.trainable = false;
@@ -126,6 +126,14 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
     await saveAdapter(this, directory);
   }
 }
+
+/** Saved weights need no initialisation: one that is not implemented here is no obstacle to loading. */
+const loadable = (config: LoraConfig): LoraConfig => {
+  const unsupported = config.unsupportedForTraining();
+  return unsupported.length > 0 && unsupported.every((entry) => entry.loadable)
+    ? config.with({ initLoraWeights: false })
+    : config;
+};
 
 async function openWeights(store: FileStore) {
   return (
