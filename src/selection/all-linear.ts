@@ -1,6 +1,6 @@
 import { seqClsHeadNames } from "./defaults.ts";
+import type { Listing } from "./live-tree.ts";
 import type { ResolvedConfig } from "./options.ts";
-import type { NamedModule } from "./traverse.ts";
 import type { ModuleTree } from "./tree.ts";
 
 /** Is this the shorthand for every linear layer? Any case counts, but only as a string. */
@@ -12,14 +12,12 @@ export const isAllLinear = (targets: ResolvedConfig["targetModules"]): boolean =
  * none and the task is SEQ_CLS, the top-level `score` or else `classifier`.
  * Source: PEFT 0.21 `_maybe_include_all_linear_layers`.
  */
-export function allLinearNames(
-  modules: readonly NamedModule[],
-  tree: ModuleTree,
-  config: ResolvedConfig,
-): Set<string> {
+export function allLinearNames(modules: Listing, tree: ModuleTree, config: ResolvedConfig): Set<string> {
   const names = new Set<string>();
-  for (const { name, module } of modules)
-    if (module.kind === "linear" || module.kind === "conv1d_hf") names.add(name);
+  modules.names.forEach((name, index) => {
+    const kind = modules.kindAt(index);
+    if (kind === "linear" || kind === "conv1d_hf") names.add(name);
+  });
   if (!tree.isPretrainedModel) return names;
   if (tree.outputEmbeddings !== null) names.delete(tree.outputEmbeddings);
   else if (config.taskType === "SEQ_CLS") {

@@ -9,7 +9,7 @@ export { taskTypes } from "./config.ts";
 export { defaultTargetModules } from "./defaults.ts";
 export type { SelectionWarning, Stage } from "./failure.ts";
 export type { LayerHit } from "./layer-filter.ts";
-export type { LoraLayerName } from "./lora-layer.ts";
+export type { LoraLayerName } from "./lora-plan.ts";
 export { type Matcher, type MatchResult, makeMatcher } from "./match.ts";
 export {
   type Names,
@@ -22,7 +22,8 @@ export {
 export { Patterns } from "./patterns.ts";
 export { describeReason, type TargetReason } from "./reason.ts";
 export { selectTargets } from "./select.ts";
-export type { Selection, Target } from "./selection.ts";
+export type { Selection } from "./selection.ts";
+export type { Target } from "./target.ts";
 export {
   type ModuleExtra,
   type ModuleInfo,

@@ -1,7 +1,9 @@
 import { mambaForbiddenLeaves, mambaModelTypes } from "./defaults.ts";
 import { failure, type Warnings } from "./failure.ts";
 import { type LiveModule, LoraModule } from "./live.ts";
-import { createLora, type LoraPlan, type LoraRequest } from "./lora-layer.ts";
+import type { Listing } from "./live-tree.ts";
+import { createLora } from "./lora-layer.ts";
+import type { LoraPlan, LoraRequest } from "./lora-plan.ts";
 import { makeMatcher } from "./match.ts";
 import type { Outcome } from "./no-match.ts";
 import { isTruthy, type ResolvedConfig } from "./options.ts";
@@ -9,17 +11,18 @@ import { createParameterLora, eachTargetedParameter } from "./parameters.ts";
 import { PatternLookup, type Patterns } from "./patterns.ts";
 import { leafOf, parentOf } from "./python.ts";
 import type { TargetReason } from "./reason.ts";
-import { getSubmodule, type NamedModule } from "./traverse.ts";
+import { Target } from "./target.ts";
+import { getSubmodule } from "./traverse.ts";
 import type { ModuleTree } from "./tree.ts";
 import { inputEmbedding, isTiedName } from "./tying.ts";
 
-/** One LoRA layer that was put in place. */
-export type Injected = { readonly name: string; readonly lora: LoraModule; readonly reason: TargetReason };
-
 export type Injection = Outcome & {
   /** Modules in order; tied ones last. */
-  readonly modules: readonly Injected[];
-  readonly parameters: readonly Injected[];
+  readonly modules: readonly Target[];
+  readonly parameters: readonly Target[];
+  /** Numbers of adapter parameters: all, and the trained ones. */
+  readonly size: number;
+  readonly trained: number;
   readonly ranks: PatternLookup;
   readonly alphas: PatternLookup;
 };
@@ -33,7 +36,7 @@ export function injectLora(
   config: ResolvedConfig,
   tree: ModuleTree,
   root: LiveModule,
-  modules: readonly NamedModule[],
+  modules: Listing,
   patterns: Patterns,
   warnings: Warnings,
 ): Injection {
@@ -48,33 +51,40 @@ export function injectLora(
     const tiedTo = isTied ? adaptedEmbedding(tree, root) : null;
     return { name, r, alpha, config, warnings, tiedTo, plans };
   };
+  let size = 0;
+  let trained = 0;
+  const describe = (name: string, { plan }: LoraModule, reason: TargetReason): Target => {
+    size += plan.size;
+    trained += plan.trained;
+    return new Target(name, plan, reason, config);
+  };
   // a wrapped module with children hides them, so from then on modules are looked up through the wrappers
   let hidesChildren = false;
-  const wrapModule = (listed: NamedModule, reason: TargetReason): Injected => {
-    const { name } = listed;
+  const wrapAt = (index: number, reason: TargetReason, isLive = hidesChildren): Target => {
+    const name = modules.names[index]!;
     const leaf = leafOf(name);
-    const { parent, module } = hidesChildren || listed.parent === null ? place(root, name) : listed;
+    const { parent, module } = isLive ? place(root, name) : { parent: null, module: modules.moduleAt(index) };
     refuseMamba(tree, leaf, name);
     const lora = createLora(module, request(name, leaf));
-    parent!.setChild(leaf, lora);
+    if (parent === null) modules.replace(index, lora);
+    else parent.setChild(leaf, lora);
     if (module.children.size > 0) hidesChildren = true;
-    return { name, lora, reason };
+    return describe(name, lora, reason);
   };
 
-  const injected: Injected[] = [];
+  const injected: Target[] = [];
   const excluded: string[] = [];
   const unmatched: string[] = [];
-  const postponed: NamedModule[] = [];
-  for (const listed of modules) {
-    const { name } = listed;
-    if (name === "") continue;
+  const postponed: number[] = [];
+  modules.names.forEach((name, index) => {
+    if (name === "") return;
     const result = match(name);
-    if (isTiedName(config.targetModulesToTie, name)) postponed.push(listed);
-    else if (result.status === "matched") injected.push(wrapModule(listed, result));
+    if (isTiedName(config.targetModulesToTie, name)) postponed.push(index);
+    else if (result.status === "matched") injected.push(wrapAt(index, result));
     else (result.status === "excluded" ? excluded : unmatched).push(name);
-  }
+  });
 
-  const parameters: Injected[] = [];
+  const parameters: Target[] = [];
   if (isTruthy(config.targetParameters))
     eachTargetedParameter(root, config.targetParameters!, ({ moduleName, key, entry }) => {
       const holder = leafOf(moduleName);
@@ -82,13 +92,13 @@ export function injectLora(
       refuseMamba(tree, holder, key);
       const lora = createParameterLora(module, leafOf(key), request(key, holder));
       parent.setChild(holder, lora);
-      parameters.push({ name: key, lora, reason: { status: "matched", rule: "parameter", entry } });
+      parameters.push(describe(key, lora, { status: "matched", rule: "parameter", entry }));
     });
 
   const embedding = tree.inputEmbeddings ?? "";
-  for (const listed of postponed)
-    injected.push(wrapModule(listed, { status: "matched", rule: "tied", entry: embedding }));
-  return { modules: injected, parameters, excluded, unmatched, ranks, alphas };
+  for (const index of postponed)
+    injected.push(wrapAt(index, { status: "matched", rule: "tied", entry: embedding }, true));
+  return { modules: injected, parameters, excluded, unmatched, size, trained, ranks, alphas };
 }
 
 /** Looks a module and its parent up in the model as it is now, through wrappers. */

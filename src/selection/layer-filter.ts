@@ -1,6 +1,6 @@
 import { failure } from "./failure.ts";
 import { isTruthy, type ResolvedConfig, type Tuple } from "./options.ts";
-import { isSimple, type Patterns, simpleAt } from "./patterns.ts";
+import { isPlainName, isSimple, type Patterns, simpleAt } from "./patterns.ts";
 
 /** Where a layer index was found in a module's name. */
 export type LayerHit = {
@@ -66,7 +66,7 @@ function findAnyContainer(name: string): LayerHit | undefined {
 /** `(?:^|.*?\.)<pattern>\.(?P<idx>\d+)\.` from the start of the name, for each pattern in order. */
 function findByPatterns(list: readonly string[], name: string, patterns: Patterns): LayerHit | undefined {
   for (const pattern of list) {
-    if (isSimple(pattern)) {
+    if (isSimple(pattern) && isPlainName(name)) {
       const hit = findSimple(pattern, name);
       if (hit !== undefined) return hit;
       continue;

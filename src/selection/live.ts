@@ -1,4 +1,4 @@
-import type { LoraSpec, LoraTensor } from "./lora-layer.ts";
+import type { LoraPlan } from "./lora-plan.ts";
 import type { ModuleInfo, ModuleKind } from "./tree.ts";
 
 /**
@@ -124,16 +124,14 @@ export class LiveModule {
  * for most selections is never.
  */
 export class LoraModule extends LiveModule {
-  readonly spec: LoraSpec;
-  readonly tensors: readonly LoraTensor[];
+  readonly plan: LoraPlan;
   #base: LiveModule;
   #materialized = false;
 
-  constructor(base: LiveModule, spec: LoraSpec, tensors: readonly LoraTensor[]) {
-    super(spec.layer, "lora", null);
+  constructor(base: LiveModule, plan: LoraPlan) {
+    super(plan.spec.layer, "lora", null);
     this.#base = base;
-    this.spec = spec;
-    this.tensors = tensors;
+    this.plan = plan;
   }
 
   get base(): LiveModule {
@@ -160,13 +158,13 @@ export class LoraModule extends LiveModule {
     if (name === "weight" || name === "bias") return baseLayer(this).attribute(name);
     const own = super.attribute(name);
     if (own !== undefined) return own;
-    if (name !== "out_proj" || this.spec.layer !== "MultiheadAttention") return undefined;
+    if (name !== "out_proj" || this.plan.spec.layer !== "MultiheadAttention") return undefined;
     const projection = this.#base.children.get("out_proj");
     return projection === undefined ? undefined : baseLayer(projection);
   }
 
   override emptyCopy(): LiveModule {
-    const copy = new LoraModule(this.#base, this.spec, this.tensors);
+    const copy = new LoraModule(this.#base, this.plan);
     copy.#materialized = true;
     return copy;
   }
@@ -176,7 +174,7 @@ export class LoraModule extends LiveModule {
     this.#materialized = true;
     super.setChild("base_layer", this.#base);
     const dropout = new LiveModule("ModuleDict", "moduledict");
-    const { dropsOut } = this.spec;
+    const { dropsOut } = this.plan.spec;
     dropout.setChild(
       "default",
       new LiveModule(dropsOut ? "Dropout" : "Identity", dropsOut ? "dropout" : "identity"),
@@ -186,7 +184,7 @@ export class LoraModule extends LiveModule {
     for (const name of ["lora_embedding_A", "lora_embedding_B"])
       super.setChild(name, new LiveModule("ParameterDict", "parameterdict"));
     super.setChild("lora_magnitude_vector", new LiveModule("ModuleDict", "moduledict"));
-    for (const { path, shape, isTrained } of this.tensors) {
+    for (const { path, shape, isTrained } of this.plan.tensors) {
       const parameter = new LiveParameter(shape, isTrained);
       const [part, adapterName, field] = path.split(".") as [string, string, string?];
       const dict = super.children.get(part)!;
@@ -200,7 +198,7 @@ export class LoraModule extends LiveModule {
   }
 
   #innerKind(): LiveKind {
-    const { layer } = this.spec;
+    const { layer } = this.plan.spec;
     return layer === "Conv1d" || layer === "Conv2d" || layer === "Conv3d"
       ? (layer.toLowerCase() as LiveKind)
       : "linear";

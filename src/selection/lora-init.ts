@@ -1,5 +1,5 @@
 import { failure } from "./failure.ts";
-import type { LoraRequest } from "./lora-layer.ts";
+import type { LoraRequest } from "./lora-plan.ts";
 
 /** Which combinations of LoRA variants each kind of layer implements. */
 const variants: Record<string, readonly string[]> = {

@@ -1,56 +1,8 @@
-import { failure, type Warnings } from "./failure.ts";
+import { failure } from "./failure.ts";
 import { baseLayer, type LiveModule, LiveParameter, LoraModule } from "./live.ts";
 import { checkLinearInit, checkPlainInit, checkVariants } from "./lora-init.ts";
-import type { ResolvedConfig } from "./options.ts";
+import { checkRank, type LoraLayerName, type LoraRequest, makePlan, tensor } from "./lora-plan.ts";
 import type { ModuleKind } from "./tree.ts";
-
-/** PEFT's class of a LoRA layer. */
-export type LoraLayerName =
-  | "Linear"
-  | "Embedding"
-  | "Conv1d"
-  | "Conv2d"
-  | "Conv3d"
-  | "MultiheadAttention"
-  | "ParamWrapper";
-
-/** The values of one LoRA layer. */
-export type LoraSpec = {
-  readonly layer: LoraLayerName;
-  readonly r: number;
-  readonly alpha: number;
-  /** alpha / r, or alpha / √r with rank stabilisation. */
-  readonly scaling: number;
-  readonly fanInFanOut: boolean;
-  readonly dropsOut: boolean;
-  /** The parameter that a ParamWrapper adapts. */
-  readonly parameterName: string | null;
-};
-
-/** One parameter of a LoRA layer. */
-export type LoraTensor = {
-  /** Within the layer, e.g. `lora_A.default.weight`; `default` is the adapter's name. */
-  readonly path: string;
-  readonly shape: readonly number[];
-  readonly isTrained: boolean;
-};
-
-/** What LoRA layers of the same sizes and settings have in common. */
-export type LoraPlan = { readonly spec: LoraSpec; readonly tensors: readonly LoraTensor[] };
-
-/** What a LoRA layer is made of. */
-export type LoraRequest = {
-  /** Name of the module or parameter, for messages. */
-  readonly name: string;
-  readonly r: number;
-  readonly alpha: number;
-  readonly config: ResolvedConfig;
-  readonly warnings: Warnings;
-  /** Follow the input embedding: its LoRA factors, transposed, are this layer's. */
-  readonly tiedTo: LoraModule | null;
-  /** Values and tensors of Linear layers made so far, shared by layers of the same sizes. */
-  readonly plans: Map<string, LoraPlan>;
-};
 
 const convolutions: Partial<Record<ModuleKind, LoraLayerName>> = {
   conv1d: "Conv1d",
@@ -144,10 +96,10 @@ function createLinear(target: LiveModule, base: LiveModule, request: LoraRequest
     ];
     if (config.loraBias) tensors.push(tensor("lora_B.default.bias", [outputs], request));
     if (config.useDora) tensors.push(tensor("lora_magnitude_vector.default.weight", [outputs], request));
-    plan = { spec: spec("Linear", request, config.fanInFanOut), tensors };
+    plan = makePlan("Linear", request, tensors, config);
     if (request.tiedTo === null) request.plans.set(key, plan);
   }
-  return new LoraModule(target, plan.spec, plan.tensors);
+  return new LoraModule(target, plan);
 }
 
 const hasWeight = (base: LiveModule): boolean => base.attribute("weight") instanceof LiveParameter;
@@ -171,7 +123,7 @@ function createEmbedding(target: LiveModule, base: LiveModule, request: LoraRequ
     tensor("lora_embedding_B.default", [dim, r], request, config.initLoraWeights !== "mica"),
   ];
   if (config.useDora) tensors.push(tensor("lora_magnitude_vector.default.weight", [dim], request));
-  return new LoraModule(target, spec("Embedding", request, config.fanInFanOut), tensors);
+  return new LoraModule(target, makePlan("Embedding", request, tensors, config));
 }
 
 function createConvolution(
@@ -210,7 +162,7 @@ function createConvolution(
   if (config.loraBias) tensors.push(tensor("lora_B.default.bias", [outputs], request));
   if (config.useDora)
     tensors.push(tensor("lora_magnitude_vector.default.weight", [1, outputs, ...ones], request));
-  return new LoraModule(target, spec(layer, request, false), tensors);
+  return new LoraModule(target, makePlan(layer, request, tensors));
 }
 
 /** in_proj carries the outer layer's factors; out_proj becomes a LoRA Linear inside. */
@@ -244,12 +196,13 @@ function createAttention(target: LiveModule, base: LiveModule, request: LoraRequ
     tensor("lora_B.default.weight", [outputs, r], request),
   ];
   if (config.loraBias) tensors.push(tensor("lora_B.default.bias", [outputs], request));
-  return new LoraModule(target, spec("MultiheadAttention", request, false), tensors);
+  return new LoraModule(target, makePlan("MultiheadAttention", request, tensors));
 }
 
 /** Shapes of lora_A = Bᵀ (r, dim) and lora_B = Aᵀ (rows, r), from the factors of the embedding that is followed. */
 function transposedFactors(embedding: LoraModule): number[][] {
-  const shapeOf = (path: string) => embedding.tensors.find((candidate) => candidate.path === path)?.shape;
+  const shapeOf = (path: string) =>
+    embedding.plan.tensors.find((candidate) => candidate.path === path)?.shape;
   const a = shapeOf("lora_embedding_A.default");
   const b = shapeOf("lora_embedding_B.default");
   if (a === undefined || b === undefined)
@@ -265,19 +218,6 @@ function transposedFactors(embedding: LoraModule): number[][] {
   ];
 }
 
-export function checkRank({ r, name }: LoraRequest): void {
-  if (r > 0 && Number.isInteger(r)) return;
-  // a fraction fails in Python only when the tensors are made
-  const isFraction = r > 0;
-  throw failure(
-    "inject",
-    isFraction ? "TypeError" : "ValueError",
-    isFraction ? "other" : "rank-not-positive",
-    `r must be a positive integer, but it is ${r} for "${name}". Check r and rankPattern.`,
-    { r, target: name },
-  );
-}
-
 function warnAboutBias(base: LiveModule, { config, warnings }: LoraRequest): void {
   if (config.loraBias && base.attribute("bias") === undefined)
     warnings.add(
@@ -286,25 +226,3 @@ function warnAboutBias(base: LiveModule, { config, warnings }: LoraRequest): voi
       "PeftWarning",
     );
 }
-
-export const tensor = (
-  path: string,
-  shape: readonly number[],
-  { config }: LoraRequest,
-  isTrained = true,
-): LoraTensor => ({ path, shape, isTrained: isTrained && !config.inferenceMode });
-
-export const spec = (
-  layer: LoraLayerName,
-  { r, alpha, config }: LoraRequest,
-  fanInFanOut: boolean,
-  parameterName: string | null = null,
-): LoraSpec => ({
-  layer,
-  r,
-  alpha,
-  scaling: config.useRslora ? alpha / Math.sqrt(r) : alpha / r,
-  fanInFanOut: Boolean(fanInFanOut),
-  dropsOut: config.loraDropout > 0,
-  parameterName,
-});

@@ -2,11 +2,12 @@ import { allLinearNames, isAllLinear } from "./all-linear.ts";
 import { type MoeRenames, moeRenames } from "./defaults.ts";
 import { failure, quoteNames } from "./failure.ts";
 import type { LiveModule } from "./live.ts";
+import type { Listing } from "./live-tree.ts";
 import { makeMatcher } from "./match.ts";
 import { isTruthy, type ResolvedConfig } from "./options.ts";
 import type { Patterns } from "./patterns.ts";
 import { leafOf, parentOf } from "./python.ts";
-import { type NamedModule, namedParameters } from "./traverse.ts";
+import { namedParameters } from "./traverse.ts";
 import type { ModuleTree } from "./tree.ts";
 
 /**
@@ -20,7 +21,7 @@ export function renameExperts(
   config: ResolvedConfig,
   tree: ModuleTree,
   root: LiveModule,
-  modules: readonly NamedModule[],
+  modules: Listing,
   patterns: Patterns,
 ): void {
   if (!Object.hasOwn(moeRenames, tree.modelType)) return;
@@ -62,7 +63,7 @@ function resolveString(
   config: ResolvedConfig,
   tree: ModuleTree,
   root: LiveModule,
-  modules: readonly NamedModule[],
+  modules: Listing,
   patterns: Patterns,
   { map }: MoeRenames,
 ): Set<string> {
@@ -72,7 +73,7 @@ function resolveString(
   const matches = (name: string): boolean => matcher(name).status === "matched";
   const parameters = namedParameters(root).map(([name]) => name);
   const leaves = new Set<string>();
-  for (const { name } of modules) if (matches(name)) leaves.add(leafOf(name));
+  for (const name of modules.names) if (matches(name)) leaves.add(leafOf(name));
   for (const name of parameters) if (matches(name)) leaves.add(leafOf(name));
   const containers = new Map<string, Set<string>>();
   for (const name of parameters) {

@@ -1,6 +1,8 @@
 import { nearest } from "../errors.ts";
 import { failure, quoteNames } from "./failure.ts";
+import { makeMatcher } from "./match.ts";
 import { isTruthy, type ResolvedConfig } from "./options.ts";
+import type { Patterns } from "./patterns.ts";
 import { leafOf } from "./python.ts";
 import type { ModuleTree } from "./tree.ts";
 
@@ -8,7 +10,12 @@ import type { ModuleTree } from "./tree.ts";
 export type Outcome = { readonly excluded: readonly string[]; readonly unmatched: readonly string[] };
 
 /** The error when neither a module nor a parameter is targeted: says which rule lost them, and what comes close. */
-export function noMatch(config: ResolvedConfig, tree: ModuleTree, { excluded, unmatched }: Outcome) {
+export function noMatch(
+  config: ResolvedConfig,
+  tree: ModuleTree,
+  { excluded, unmatched }: Outcome,
+  patterns: Patterns,
+) {
   const fail = (code: string, message: string, details: Record<string, unknown> = {}) =>
     failure("inject", "NoMatchingPeftModuleError", code, message, { ...details, ...counts });
   const counts = { model: tree.name, excluded: excluded.length, unmatched: unmatched.length };
@@ -29,14 +36,14 @@ export function noMatch(config: ResolvedConfig, tree: ModuleTree, { excluded, un
       { nearest: nearestNames([...(config.targetParameters ?? [])], parameterNames(tree)) },
     );
   const searched = typeof targetModules === "string" ? [targetModules] : [...(targetModules ?? [])];
-  const layers = layersNote(config);
+  const layers = layersNote(config, [...unmatched], patterns);
   if (excluded.length === 0 && unmatched.length > 0) {
     const what = typeof targetModules === "string" ? "targetModules, the regex" : "targetModules";
     const shown = typeof targetModules === "string" ? JSON.stringify(targetModules) : quoteNames(searched);
     return fail(
       layers === "" ? "no-match" : "no-match-with-layers",
       `no module matches ${what} ${shown} (checked ${unmatched.length} modules of "${tree.name}").` +
-        `${layers}${hint(config, searched, unmatched)}`,
+        `${layers}${hint(config, searched, unmatched, layers !== "")}`,
       { targets: searched, nearest: nearestNames(searched, unmatched) },
     );
   }
@@ -49,19 +56,33 @@ export function noMatch(config: ResolvedConfig, tree: ModuleTree, { excluded, un
   );
 }
 
-function layersNote({ layersToTransform, layersPattern }: ResolvedConfig): string {
+/** Says what the layer filter asked for, and which layers the entries would have matched without it. */
+function layersNote(config: ResolvedConfig, names: readonly string[], patterns: Patterns): string {
+  const { layersToTransform, layersPattern } = config;
   if (layersToTransform === null && layersPattern === null) return "";
-  const parts = [];
-  if (layersToTransform !== null) parts.push(`layersToTransform ${JSON.stringify(layersToTransform)}`);
+  const asked = [`layersToTransform ${JSON.stringify(layersToTransform)}`];
   if (layersPattern !== null)
-    parts.push(
-      `layersPattern ${JSON.stringify(layersPattern instanceof Set ? [...layersPattern] : layersPattern)}`,
+    asked.push(
+      `layersPattern ${JSON.stringify(typeof layersPattern === "string" ? layersPattern : [...layersPattern])}`,
     );
-  return ` Only layers of ${parts.join(" and ")} count.`;
+  const match = makeMatcher(config, patterns);
+  const results = names.map(match).filter(({ rule }) => rule === "layer" || rule === "no-layer");
+  if (results.length === 0) return ` (${asked.join(", ")} would apply on top.)`;
+  const indices = new Set(results.map((result) => ("layer" in result ? result.layer?.index : undefined)));
+  const found = [...indices].filter((index) => index !== undefined).sort((a, b) => a - b);
+  return (
+    ` ${results.length} modules match by name, but not ${asked.join(" with ")}: ` +
+    `${found.length === 0 ? "their names hold no such layer index" : `their layers are ${found.join(", ")}`}.`
+  );
 }
 
 /** What to change: a regex must match whole names, list entries are literal, or the closest names. */
-function hint(config: ResolvedConfig, searched: readonly string[], names: readonly string[]): string {
+function hint(
+  config: ResolvedConfig,
+  searched: readonly string[],
+  names: readonly string[],
+  hasLayers: boolean,
+): string {
   if (typeof config.targetModules === "string") {
     const text = config.targetModules;
     const ending = names.find((name) => name.endsWith(`.${text}`));
@@ -71,7 +92,8 @@ function hint(config: ResolvedConfig, searched: readonly string[], names: readon
   }
   if (searched.some((entry) => /[\\*^$|[(+]/.test(entry)))
     return " Entries of a list are plain names, not regular expressions: pass one string instead of a list.";
-  return closest(searched, names);
+  const near = closest(searched, names);
+  return near === "" && hasLayers ? " Change the layers, or leave them out." : near;
 }
 
 function closest(searched: readonly string[], names: readonly string[]): string {

@@ -1,7 +1,7 @@
 import { failure } from "./failure.ts";
 import { baseLayer, type LiveModule, LiveParameter, LoraModule } from "./live.ts";
 import { checkLinearInit, checkVariants } from "./lora-init.ts";
-import { checkRank, type LoraRequest, spec, tensor } from "./lora-layer.ts";
+import { checkRank, type LoraRequest, makePlan, tensor } from "./lora-plan.ts";
 import { compareCodePoints } from "./python.ts";
 import { Tails } from "./tails.ts";
 import { getSubmodule } from "./traverse.ts";
@@ -58,7 +58,7 @@ const withoutBaseLayer = (name: string): string => name.replaceAll(".base_layer"
 
 function refuseAdapted(root: LiveModule, plainName: string, key: string): void {
   const holder = getSubmodule(root, plainName);
-  if (!(holder instanceof LoraModule) || holder.spec.layer === "ParamWrapper") return;
+  if (!(holder instanceof LoraModule) || holder.plan.spec.layer === "ParamWrapper") return;
   throw failure(
     "inject",
     "ValueError",
@@ -105,7 +105,7 @@ export function createParameterLora(target: LiveModule, name: string, request: L
     tensor("lora_A.default.weight", [total, inputs!], request),
     tensor("lora_B.default.weight", [outputs!, total], request),
   ];
-  return new LoraModule(target, spec("ParamWrapper", request, false, name), tensors);
+  return new LoraModule(target, makePlan("ParamWrapper", request, tensors, { parameterName: name }));
 }
 
 function refuseOptions(request: LoraRequest): void {

@@ -7,7 +7,7 @@ import { compareCodePoints } from "./python.ts";
 const simple = /^[\w.-]+$/;
 
 /** Names of PyTorch modules that hold surrogates or newlines take the slow way. */
-const isPlainName = (name: string): boolean => !/[\n\ud800-\udfff]/.test(name);
+export const isPlainName = (name: string): boolean => !/[\n\ud800-\udfff]/.test(name);
 
 /** Can `source` be matched by `simpleAt` instead of a regex? */
 export const isSimple = (source: string): boolean => simple.test(source);
@@ -49,13 +49,11 @@ function compileFor(source: string, option: string): Pattern {
     return compile(source);
   } catch (error) {
     if (!(error instanceof RegexError) || error.code !== "invalid-regex") throw error;
-    throw failure(
-      "inject",
-      "re.error",
-      "invalid-regex",
-      `${option}: ${JSON.stringify(source)} is not a valid regular expression of Python. ${error.message}`,
-      { ...error.details, option, pattern: source },
-    );
+    throw failure("inject", "re.error", "invalid-regex", `${option}: ${error.message}`, {
+      ...error.details,
+      option,
+      pattern: source,
+    });
   }
 }
 

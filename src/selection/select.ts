@@ -1,6 +1,5 @@
 import { SelectionError } from "../errors.ts";
 import { allLinearNames, isAllLinear } from "./all-linear.ts";
-import { buildLive, type LiveModel } from "./build-live.ts";
 import { resolveConfig } from "./config.ts";
 import {
   defaultTargetModules,
@@ -11,6 +10,7 @@ import {
 import { failure, Warnings } from "./failure.ts";
 import { type Injection, injectLora } from "./inject.ts";
 import { PeftWrapper } from "./live.ts";
+import { emptyListing, type Listing, LiveTree, listingOf } from "./live-tree.ts";
 import { renameExperts } from "./moe.ts";
 import { noMatch } from "./no-match.ts";
 import { isTruthy, type ResolvedConfig, type SelectionConfig } from "./options.ts";
@@ -21,7 +21,7 @@ import { Selection } from "./selection.ts";
 import { shrinkTargets } from "./shrink.ts";
 import { wrapTokens } from "./tokens.ts";
 import { unfreezeBiases } from "./trainable.ts";
-import { type NamedModule, namedModules } from "./traverse.ts";
+import { namedModules } from "./traverse.ts";
 import type { ModuleTree } from "./tree.ts";
 import { checkTying } from "./tying.ts";
 import type { WrapContext } from "./wrap.ts";
@@ -51,32 +51,29 @@ export function selectTargets(tree: ModuleTree, given: SelectionConfig): Selecti
 function select(tree: ModuleTree, given: SelectionConfig, warnings: Warnings): Selection {
   const config = resolveConfig(given, warnings);
   const patterns = new Patterns();
-  const live = buildLive(tree);
+  const live = new LiveTree(tree);
   if (config.modulesToSave !== null || config.taskType !== null || config.bias === "all")
     live.attachBuffers();
   if (config.initLoraWeights === "eva")
     warnings.add("eva-low-cpu-mem", "EVA initialisation needs less memory with PEFT's low_cpu_mem_usage.");
   if (config.taskType === "SEQ_CLS") addHeads(config);
 
-  let modules: readonly NamedModule[] = live.modules;
+  let modules: Listing = live;
   renameExperts(config, tree, live.root, modules, patterns);
   checkTying(config, tree, live.root, patterns, warnings);
   takeDefaults(config, tree);
   if (config.layerReplication !== null && config.layerReplication.length > 0) {
     replicateLayers(live.root, config.layerReplication);
-    modules = namedModules(live.root, { duplicates: false });
+    modules = listingOf(namedModules(live.root, { duplicates: false }));
   }
   const isDummy = config.targetModules === dummyTargetModules;
-  if (isDummy) modules = [];
+  if (isDummy) modules = emptyListing;
   if (isAllLinear(config.targetModules)) config.targetModules = allLinearNames(modules, tree, config);
   if (config.targetModules instanceof Set && config.targetModules.size >= minTargetModulesForShrinking)
-    config.targetModules = shrinkTargets(
-      config.targetModules,
-      modules.map(({ name }) => name),
-    );
+    config.targetModules = shrinkTargets(config.targetModules, modules.names);
 
   const injection = injectLora(config, tree, live.root, modules, patterns, warnings);
-  checkOutcome(config, tree, injection, isDummy, warnings);
+  checkOutcome(config, tree, injection, isDummy, patterns, warnings);
   unfreezeBiases(live.root, config.bias);
   const peftModel = wrapOthers(config, tree, live, warnings);
   return new Selection({ tree, config, injection, peftModel, root: live.root, patterns, warnings });
@@ -116,10 +113,12 @@ function checkOutcome(
   tree: ModuleTree,
   injection: Injection,
   isDummy: boolean,
+  patterns: Patterns,
   warnings: Warnings,
 ): void {
   const { modules, parameters, excluded } = injection;
-  if (modules.length === 0 && parameters.length === 0 && !isDummy) throw noMatch(config, tree, injection);
+  if (modules.length === 0 && parameters.length === 0 && !isDummy)
+    throw noMatch(config, tree, injection, patterns);
   if (isTruthy(config.excludeModules) && excluded.length === 0)
     warnings.add(
       "exclude-matched-nothing",
@@ -155,7 +154,7 @@ function checkOutcome(
 function wrapOthers(
   config: ResolvedConfig,
   tree: ModuleTree,
-  live: LiveModel,
+  live: LiveTree,
   warnings: Warnings,
 ): PeftWrapper {
   const { taskType } = config;

@@ -1,58 +1,14 @@
 import type { SelectionWarning, Warnings } from "./failure.ts";
-import type { Injected, Injection } from "./inject.ts";
-import { type LiveModule, SavedWrapper, sizeOf, TokenWrapper } from "./live.ts";
-import type { LoraLayerName, LoraTensor } from "./lora-layer.ts";
+import type { Injection } from "./inject.ts";
+import { type LiveModule, SavedWrapper, TokenWrapper } from "./live.ts";
 import type { ResolvedConfig } from "./options.ts";
 import type { Patterns } from "./patterns.ts";
-import { describeReason, type TargetReason } from "./reason.ts";
 import { type AdapterTensors, adapterTensors } from "./state-dict.ts";
-import { type Counts, countLora, countParameters } from "./trainable.ts";
+import type { Target } from "./target.ts";
+import { type Counts, countBase, countParameters } from "./trainable.ts";
 import { getSubmodule, namedModules, namedParameters } from "./traverse.ts";
 import type { ModuleTree, NamedShape } from "./tree.ts";
 import { inputEmbedding } from "./tying.ts";
-
-/** One adapted module or parameter. */
-export class Target {
-  readonly name: string;
-  /** PEFT's class of the LoRA layer. */
-  readonly layer: LoraLayerName;
-  readonly r: number;
-  readonly alpha: number;
-  readonly scaling: number;
-  /** The base weight is stored (in, out). */
-  readonly fanInFanOut: boolean;
-  /** Number of adapter parameters, frozen ones included. */
-  readonly parameters: number;
-  readonly reason: TargetReason;
-  readonly #tensors: readonly LoraTensor[];
-  readonly #config: ResolvedConfig;
-
-  constructor({ name, lora, reason }: Injected, config: ResolvedConfig) {
-    const { layer, r, alpha, scaling, fanInFanOut } = lora.spec;
-    let parameters = 0;
-    for (const { shape } of lora.tensors) parameters += sizeOf(shape);
-    this.name = name;
-    this.layer = layer;
-    this.r = r;
-    this.alpha = alpha;
-    this.scaling = scaling;
-    this.fanInFanOut = fanInFanOut;
-    this.parameters = parameters;
-    this.reason = reason;
-    this.#tensors = lora.tensors;
-    this.#config = config;
-  }
-
-  /** The adapter's tensors: key below the module in the saved file, e.g. `lora_A.weight`, and shape. */
-  get tensors(): readonly NamedShape[] {
-    return this.#tensors.map(({ path, shape }) => [savedKey(path), shape]);
-  }
-
-  /** The reason in words. */
-  get because(): string {
-    return describeReason(this.reason, this.#config);
-  }
-}
 
 type Parts = {
   readonly tree: ModuleTree;
@@ -85,8 +41,8 @@ export class Selection {
   constructor(parts: Parts) {
     const { config, injection, warnings } = parts;
     this.#parts = parts;
-    this.targets = injection.modules.map((injected) => new Target(injected, config));
-    this.targetParameters = injection.parameters.map((injected) => new Target(injected, config));
+    this.targets = injection.modules;
+    this.targetParameters = injection.parameters;
     const { saved, tokens } = findWrapped(parts);
     this.modulesToSave = saved;
     this.tokenModules = tokens;
@@ -130,10 +86,6 @@ export class Selection {
   }
 }
 
-/** `lora_A.default.weight` is saved as `lora_A.weight`, a magnitude vector without `.weight`. */
-const savedKey = (path: string): string =>
-  path.startsWith("lora_magnitude_vector.") ? "lora_magnitude_vector" : path.replace(".default", "");
-
 /** Walks the model only if something besides LoRA layers may have changed it. */
 function count({ tree, config, injection, root }: Parts): Counts {
   const isPlain =
@@ -142,12 +94,10 @@ function count({ tree, config, injection, root }: Parts): Counts {
     config.layerReplication === null &&
     config.bias === "none" &&
     tree.duplicateModules.length === 0 &&
-    !injection.modules.some(({ lora }) => lora.spec.layer === "MultiheadAttention");
+    !injection.modules.some(({ layer }) => layer === "MultiheadAttention");
   if (!isPlain) return countParameters(root);
-  return countLora(
-    tree,
-    [...injection.modules, ...injection.parameters].map(({ lora }) => lora),
-  );
+  const { size, trained } = injection;
+  return { total: countBase(tree) + size, trainable: trained };
 }
 
 function findWrapped({ config, root }: Parts): { saved: string[]; tokens: string[] } {

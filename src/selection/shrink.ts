@@ -1,5 +1,4 @@
 import { failure } from "./failure.ts";
-import { Tails } from "./tails.ts";
 
 /**
  * The shortest tails that still tell the targets from all other modules; `targets` itself where that is not shorter.
@@ -17,10 +16,9 @@ export function shrinkTargets(targets: ReadonlySet<string>, names: Iterable<stri
       "empty-string-in-long-list",
       `targetModules holds an empty string among its ${targets.size} entries. Remove it.`,
     );
-  const tails = new Tails(targets);
   const taken = new Set<string>();
   for (const name of names)
-    if (tails.find(name) === undefined)
+    if (!targets.has(name) && !hasTailIn(name, targets))
       // where a long tail is known, all shorter ones are
       for (let start = 0; ; ) {
         const tail = start === 0 ? name : name.slice(start);
@@ -36,6 +34,12 @@ export function shrinkTargets(targets: ReadonlySet<string>, names: Iterable<stri
     if (tail !== undefined) required.add(tail);
   }
   return required.size > 0 && required.size < targets.size ? required : new Set(targets);
+}
+
+function hasTailIn(name: string, targets: ReadonlySet<string>): boolean {
+  for (let dot = name.indexOf("."); dot !== -1; dot = name.indexOf(".", dot + 1))
+    if (targets.has(name.slice(dot + 1))) return true;
+  return false;
 }
 
 function shortestFree(name: string, taken: ReadonlySet<string>): string | undefined {

@@ -1,5 +1,5 @@
 import { failure } from "./failure.ts";
-import { type LiveModule, LiveParameter, type LoraModule, sizeOf } from "./live.ts";
+import { type LiveModule, LiveParameter, sizeOf } from "./live.ts";
 import { eachParameter, namedModules, namedParameters } from "./traverse.ts";
 import type { ModuleTree } from "./tree.ts";
 
@@ -50,19 +50,12 @@ export function countParameters(root: LiveModule): Counts {
   return { trainable, total };
 }
 
-/** The same where nothing but LoRA layers was added, so that no parameter needs to be looked at twice. */
-export function countLora(tree: ModuleTree, layers: Iterable<LoraModule>): Counts {
+/** Parameters of the model itself, tied ones once. */
+export function countBase(tree: ModuleTree): number {
   const tied = new Set(tree.tiedWeights.map(([path]) => path));
-  let trainable = 0;
   let total = 0;
   for (const { name, parameters } of tree.modules)
     for (const [own, shape] of parameters)
       if (tied.size === 0 || !tied.has(name === "" ? own : `${name}.${own}`)) total += sizeOf(shape);
-  for (const { tensors } of layers)
-    for (const { shape, isTrained } of tensors) {
-      const size = sizeOf(shape);
-      total += size;
-      if (isTrained) trainable += size;
-    }
-  return { trainable, total };
+  return total;
 }

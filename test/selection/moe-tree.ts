@@ -4,7 +4,13 @@ import type { ModuleInfo, ModuleTree } from "../../src/selection/index.ts";
 export function makeMoeTree(layers: number, experts: number, modelType = "deepseek_moe"): ModuleTree {
   const modules: ModuleInfo[] = [];
   let numParameters = 0;
-  const add = (name: string, className: string, kind: ModuleInfo["kind"], inputs?: number, outputs?: number) => {
+  const add = (
+    name: string,
+    className: string,
+    kind: ModuleInfo["kind"],
+    inputs?: number,
+    outputs?: number,
+  ) => {
     const parameters: ModuleInfo["parameters"] =
       inputs === undefined || outputs === undefined
         ? []
