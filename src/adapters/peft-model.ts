@@ -53,7 +53,8 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
       file: `${store.name}/${CONFIG_FILE}`,
     });
     const weights = await readSafetensors(await openWeights(store));
-    const peft = getPeftModel(model, loadable(config).with({ inferenceMode: !isTrainable }));
+    const trained = config.with({ inferenceMode: !isTrainable });
+    const peft = new PeftModel(model, trained, injectAdapter(model, loadable(trained), { seed: 0 }));
     await loadAdapterTensors(peft, weights.tensors, weights.name);
     if (!isTrainable)
       for (const parameter of peft.trainableParameters().values()) parameter.trainable = false;
@@ -103,11 +104,15 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
 
   /** The configuration as PEFT saves it: as the injection left it, for inference. */
   savedConfig(): LoraConfig {
-    const { config } = this.selection;
-    return this.peftConfig.with({
-      ...config,
-      baseModelNameOrPath: this.baseModel.nameOrPath,
+    const { peftConfig } = this;
+    const { className, modelType, nameOrPath } = this.baseModel;
+    return peftConfig.with({
+      ...this.selection.config,
+      initLoraWeights: peftConfig.initLoraWeights,
+      baseModelNameOrPath: nameOrPath,
       inferenceMode: true,
+      // Without a task type PEFT says which class was adapted, so that AutoPeftModel finds it.
+      ...(peftConfig.taskType === null && { autoMapping: autoMappingOf(className, modelType) }),
     });
   }
 
