@@ -90,7 +90,9 @@ export const trainingOptionsSchema = z.strictObject({
     .describe("Put examples of similar length into the same batch: less padding, a less random order."),
   maxLength: count(2)
     .optional()
-    .describe("Longest example, in tokens; longer ones are cut. Default: the model's limit."),
+    .describe(
+      "Longest example, in tokens; longer ones are cut. Default: none; the command line takes the model's limit.",
+    ),
 });
 
 /** Options as given: everything may be left out. */

@@ -4,6 +4,7 @@ import { DataError, TrainingError } from "../errors.ts";
 import type { CausalLM } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import type { TrainerCallback } from "./callbacks.ts";
+import { checkedDataset } from "./checked-dataset.ts";
 import { type EvaluationResult, evaluate } from "./evaluate.ts";
 import type { MetricsWriter } from "./metrics.ts";
 import { resolveTrainingOptions, type TrainingOptions, type TrainingOptionsInput } from "./options.ts";
@@ -63,10 +64,11 @@ export class Trainer {
       ...rest
     } = options;
     this.settings = resolveTrainingOptions(rest, { hasEvalData: evalDataset !== undefined });
+    const checks = { vocabSize: model.baseModel.vocabSize, maxLength: this.settings.maxLength };
     this.given = {
       model,
-      trainDataset,
-      evalDataset,
+      trainDataset: checkedDataset(trainDataset, checks),
+      evalDataset: evalDataset && checkedDataset(evalDataset, checks),
       padTokenId: padTokenId ?? padToken(model.baseModel),
       callbacks: callbacks ?? [],
       metrics: metrics ?? [],
@@ -123,9 +125,10 @@ export class Trainer {
         code: "no-evaluation-data",
       });
     const { model, padTokenId, signal } = this.given;
-    const { evalBatchSize: batchSize } = this.settings;
+    const { evalBatchSize: batchSize, maxLength } = this.settings;
+    const checked = checkedDataset(dataset, { vocabSize: model.baseModel.vocabSize, maxLength });
     return this.withEngine((engine) =>
-      evaluate(model.baseModel, dataset, { engine, padTokenId, batchSize, signal }),
+      evaluate(model.baseModel, checked, { engine, padTokenId, batchSize, signal }),
     );
   }
 

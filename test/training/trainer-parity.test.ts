@@ -64,7 +64,8 @@ describe.each([
     const loaded = await PeftModel.fromPretrained(await reference.loadBase(), result.adapter!);
     const trained = model.trainableParameters();
     const saved = loaded.stateDict();
-    for (const [key, { data }] of trained) expect((saved.get(key) as { data: unknown }).data).toEqual(data!.data);
+    for (const [key, { data }] of trained)
+      expect((saved.get(key) as { data: unknown }).data).toEqual(data!.data);
   });
 });
 

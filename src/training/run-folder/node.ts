@@ -9,7 +9,7 @@ import {
   fileSource,
   writeDirectoryAtomic,
 } from "../../checkpoint/node.ts";
-import { TrainingError } from "../../errors.ts";
+import { isGraftError, TrainingError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import {
   checkpointFiles,
@@ -142,9 +142,7 @@ export class RunFolder implements RunStore {
       await rm(probe, { recursive: true });
     } catch (error) {
       await this.abandon();
-      throw (error as { code?: string }).code?.startsWith("E")
-        ? unwritable(this.location, error as NodeJS.ErrnoException)
-        : error;
+      throw unwritable(this.location, error);
     }
   }
 
@@ -188,12 +186,13 @@ export class RunFolder implements RunStore {
   }
 }
 
-const unwritable = (location: string, error: NodeJS.ErrnoException): TrainingError =>
-  new TrainingError(
-    `Cannot write to ${location}: ${error.message}. Choose another output folder, or change its permissions.`,
-    {
-      code: "output-unwritable",
-      details: { location, systemCode: error.code },
-      cause: error,
-    },
+function unwritable(location: string, error: unknown): TrainingError {
+  // Writing files fails with an error that names the probe, and the system's as its cause.
+  const { message, code } = (
+    isGraftError(error) && error.cause instanceof Error ? error.cause : error
+  ) as NodeJS.ErrnoException;
+  return new TrainingError(
+    `Cannot write to ${location}: ${message}. Choose another output folder, or change its permissions.`,
+    { code: "output-unwritable", details: { location, systemCode: code }, cause: error },
   );
+}
