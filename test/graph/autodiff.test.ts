@@ -54,6 +54,31 @@ describe("accumulation", () => {
     expect(numbersOf(result!)).toEqual([1, 2, 1]);
   });
 
+  test("rows that have been added to one use are not added again to the next", async () => {
+    const table = float("table", [3]);
+    const uses = [
+      () => total(op.gather(table, constantOf([1], [1], "int64"))),
+      () => total(op.mul(table, 10)),
+      () => total(op.mul(table, 100)),
+    ];
+    for (const order of [
+      [0, 1, 2],
+      [1, 0, 2],
+      [1, 2, 0],
+    ]) {
+      const loss = order.map((i) => uses[i]!()).reduce(op.add);
+      const { slope } = await evaluate(engine(), { slope: gradients(loss, [table])[0]! });
+      expect(numbersOf(slope!)).toEqual([110, 111, 110]);
+    }
+  });
+
+  test("equal maxima share the cotangent, as in torch.amax", async () => {
+    const x = float("x", [2, 3]);
+    const [dx] = gradients(total(op.mul(op.reduceMax(x), 6)), [x]);
+    const feeds = { x: tensorOf([1, 4, 4, 2, 2, 2], [2, 3], "float32") };
+    expect(numbersOf((await evaluate(engine(), { dx: dx! }, feeds))["dx"]!)).toEqual([0, 3, 3, 2, 2, 2]);
+  });
+
   test("a scatter into something other than zeros is added as usual", async () => {
     const [data, updates] = [float("data", [3]), float("updates", [2])];
     const scattered = op.scatterElementsAdd(data, constantOf([0, 0], [2], "int64"), updates, 0);
@@ -104,6 +129,13 @@ describe("what is not differentiated", () => {
     expect(operators(loss, top!).filter((name) => name === "MatMul" || name === "Gemm")).toHaveLength(4);
     const both = gradients(loss, [layers[2]!, layers[1]!]);
     expect(operators(loss, ...both).filter((name) => name === "MatMul" || name === "Gemm")).toHaveLength(6);
+  });
+
+  test("the gradient of a weight sums over the batch within one product", () => {
+    const [x, w] = [float("x", [symbol("batch"), symbol("sequence"), 3]), float("w", [3, 4])];
+    const [dw] = gradients(total(op.matmul(x, w)), [w]);
+    const products = operators(dw!).filter((name) => ["MatMul", "Gemm", "ReduceSum"].includes(name));
+    expect(products).toEqual(["Gemm"]);
   });
 
   test("a gradient that is asked for costs nothing of the others", () => {

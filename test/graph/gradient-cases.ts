@@ -213,6 +213,7 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
       op.gather(x, i, 1),
     ),
     gradientCase("last axis, two axes of indices", [any(2, 5), repeated], (x, i) => op.gather(x, i, -1)),
+    gradientCase("last of three axes", [any(2, 3, 4), int64([2], [3, 1])], (x, i) => op.gather(x, i, 2)),
     gradientCase("a scalar index", [any(4, 3), int64([], [2])], (x, i) => op.gather(x, i)),
     gradientCase("of a vector", [any(5), repeated], (x, i) => op.gather(x, i)),
   ],
