@@ -22,7 +22,7 @@ export const dataFlags = {
 
 export const maxLengthFlag = {
   maxLength: number(
-    "Longest example, in tokens; longer ones are cut. Default: the model's limit.",
+    "Longest example, in tokens; longer ones are cut. Default: the model's limit for text, none for rows of input_ids.",
     {},
     atLeast2,
   ),
@@ -56,7 +56,8 @@ export async function openData(
       kind: dataKind,
       tokenizer,
       vocabSize: model.vocabSize,
-      maxLength: maxLength ?? limit,
+      maxLength,
+      textLimit: limit,
       blockSize: blockSize ?? maxLength ?? Math.min(512, limit),
       appendEos,
       validate: true,

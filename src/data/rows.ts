@@ -17,6 +17,11 @@ export type RowOptions = {
   tokenizer?: Tokenizer | undefined;
   /** Longest example in tokens; what is beyond is cut off at the end. */
   maxLength?: number | undefined;
+  /**
+   * The same for examples made from text, where `maxLength` is not given: usually the model's own limit. Rows of token
+   * ids are as long as whoever made them wanted.
+   */
+  textLimit?: number | undefined;
   /** The model's vocabulary size: tokens must be below it. */
   vocabSize?: number | undefined;
   /**
@@ -70,7 +75,8 @@ export function encodeRow(value: unknown, kind: RowKind, options: RowOptions, pl
   if (inputIds.length === 0)
     throw dataError("no-tokens", place, "the row has no tokens. Remove it, or give it text.");
 
-  const maxLength = options.maxLength ?? Number.POSITIVE_INFINITY;
+  const limit = kind === "input-ids" ? undefined : options.textLimit;
+  const maxLength = options.maxLength ?? limit ?? Number.POSITIVE_INFINITY;
   const truncated = inputIds.length > maxLength;
   if (truncated) {
     inputIds.length = maxLength;

@@ -91,7 +91,7 @@ export const trainingOptionsSchema = z.strictObject({
   maxLength: count(2)
     .optional()
     .describe(
-      "Longest example, in tokens; longer ones are cut. Default: none; the command line takes the model's limit.",
+      "Longest example, in tokens; longer ones are cut. Default: none; the command line takes the model's limit for examples made from text.",
     ),
 });
 
