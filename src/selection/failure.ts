@@ -6,7 +6,12 @@ export type Stage = "config" | "inject";
 /** A warning that PEFT gives too, in our words. `count`: how often it was given, or how many keys it names. */
 export type SelectionWarning = {
   readonly code: string;
-  readonly category: "UserWarning" | "RuntimeWarning" | "PeftWarning";
+  readonly category:
+    | "UserWarning"
+    | "RuntimeWarning"
+    | "PeftWarning"
+    | "FutureWarning"
+    | "DeprecationWarning";
   readonly message: string;
   count: number;
 };

@@ -19,7 +19,6 @@ export {
   type TaskType,
   Tuple,
 } from "./options.ts";
-export { Patterns } from "./patterns.ts";
 export { describeReason, type TargetReason } from "./reason.ts";
 export { selectTargets } from "./select.ts";
 export type { Selection } from "./selection.ts";

@@ -1,6 +1,6 @@
 import { RegexError } from "../errors.ts";
 import { compile, type Match, type Pattern } from "../regex/index.ts";
-import { failure } from "./failure.ts";
+import { failure, type Warnings } from "./failure.ts";
 import { compareCodePoints } from "./python.ts";
 
 /** Word characters, dashes and dots: as a regex it has a fixed length, and only its dots are not literal. */
@@ -29,6 +29,11 @@ export function simpleAt(source: string, text: string, start: number): boolean {
  */
 export class Patterns {
   readonly #compiled = new Map<string, Pattern>();
+  readonly #warnings: Warnings;
+
+  constructor(warnings: Warnings) {
+    this.#warnings = warnings;
+  }
 
   /**
    * @param option the option that the pattern comes from, for the message.
@@ -39,6 +44,8 @@ export class Patterns {
     if (pattern === undefined) {
       pattern = compileFor(source, option);
       this.#compiled.set(source, pattern);
+      for (const { category, message } of pattern.warnings)
+        this.#warnings.add("other", `${option}: ${JSON.stringify(source)}: ${message}`, category);
     }
     return pattern;
   }

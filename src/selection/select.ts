@@ -50,7 +50,7 @@ export function selectTargets(tree: ModuleTree, given: SelectionConfig): Selecti
 
 function select(tree: ModuleTree, given: SelectionConfig, warnings: Warnings): Selection {
   const config = resolveConfig(given, warnings);
-  const patterns = new Patterns();
+  const patterns = new Patterns(warnings);
   const live = new LiveTree(tree);
   if (config.modulesToSave !== null || config.taskType !== null || config.bias === "all")
     live.attachBuffers();

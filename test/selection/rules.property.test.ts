@@ -44,7 +44,7 @@ test("a saved part is found iff (^|.*\\.)entry($|\\..*) matches", () => {
   fc.assert(
     fc.property(entry, name, (item, text) => {
       const expected = compile(`(^|.*\\.)${item}($|\\..*)`).match(text) !== null;
-      expect(matchesPart(new Patterns(), item, text, "modulesToSave")).toBe(expected);
+      expect(matchesPart(new Patterns(new Warnings()), item, text, "modulesToSave")).toBe(expected);
     }),
     { numRuns: 2000 },
   );
@@ -55,7 +55,8 @@ test("a rank key is taken iff (.*\\.)?(key)$ matches", () => {
     fc.property(entry, name, (key, text) => {
       const expected = compile(`(.*\\.)?(${key})$`).match(text) !== null;
       expect(
-        new PatternLookup(new Patterns(), new Map([[key, 3]]), "rankPattern").keyFor(text) !== null,
+        new PatternLookup(new Patterns(new Warnings()), new Map([[key, 3]]), "rankPattern").keyFor(text) !==
+          null,
       ).toBe(expected);
     }),
     { numRuns: 2000 },
@@ -63,7 +64,10 @@ test("a rank key is taken iff (.*\\.)?(key)$ matches", () => {
 });
 
 test("without a pattern, the layer index is the one of .*?\\.[^.]*\\.(?P<idx>\\d+)\\.", () => {
-  const filter = makeLayerFilter(resolveConfig({ layersToTransform: [0] }, new Warnings()), new Patterns())!;
+  const filter = makeLayerFilter(
+    resolveConfig({ layersToTransform: [0] }, new Warnings()),
+    new Patterns(new Warnings()),
+  )!;
   const definition = compile(".*?\\.[^.]*\\.(?P<idx>\\d+)\\.");
   fc.assert(
     fc.property(name, (text) => {
@@ -79,7 +83,7 @@ test("with a pattern, the layer index is the one of (?:^|.*?\\.)pattern\\.(?P<id
   fc.assert(
     fc.property(fc.oneof(name, fc.constantFrom(".", "..", "a.")), name, (pattern, text) => {
       const config = resolveConfig({ layersToTransform: [0], layersPattern: pattern }, new Warnings());
-      const hit = makeLayerFilter(config, new Patterns())!.find(text);
+      const hit = makeLayerFilter(config, new Patterns(new Warnings()))!.find(text);
       const match = compile(`(?:^|.*?\\.)${pattern}\\.(?P<idx>\\d+)\\.`).match(text);
       expect(hit?.layer).toBe(match === null ? undefined : text.slice(0, match.end - 1));
     }),
@@ -88,7 +92,10 @@ test("with a pattern, the layer index is the one of (?:^|.*?\\.)pattern\\.(?P<id
 });
 
 test("digits of every script count as Python's int reads them", () => {
-  const filter = makeLayerFilter(resolveConfig({ layersToTransform: [0] }, new Warnings()), new Patterns())!;
+  const filter = makeLayerFilter(
+    resolveConfig({ layersToTransform: [0] }, new Warnings()),
+    new Patterns(new Warnings()),
+  )!;
   // Python: [int(c) for c in "٣५𝟙𝟎𝟿９"] == [3, 5, 1, 0, 9, 9]
   expect([..."٣५𝟙𝟎𝟿９"].map((digit) => filter.find(`a.b.${digit}.c`)?.index)).toEqual([3, 5, 1, 0, 9, 9]);
   expect(filter.find("a.b.1٣.c")?.index).toBe(13);

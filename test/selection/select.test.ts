@@ -79,6 +79,11 @@ describe("errors say what, where and what to do", () => {
   });
 });
 
+test("what Python warns of in a pattern is passed on", () => {
+  const { warnings } = selectTargets(llama, { targetModules: ".*[[q]_proj" });
+  expect(warnings).toMatchObject([{ category: "FutureWarning", count: 1 }]);
+});
+
 describe("reasons", () => {
   test.each([
     [{ targetModules: ["q_proj"] }, 'the name ends with "q_proj"'],
