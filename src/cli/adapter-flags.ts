@@ -44,7 +44,7 @@ function namesOrPattern(given: readonly string[]): string | string[] {
 function patternTable(given: readonly string[]): Map<string, number> {
   const table = new Map<string, number>();
   for (const typed of given)
-    for (const part of typed.split(/(?<=\d)\s*,\s*(?=[^=]+=)|,\s*$/).filter((part) => part.trim() !== "")) {
+    for (const part of typed.split(/(?<==\s*[-+]?[\d.]+(?:e[-+]?\d+)?)\s*,\s*/i)) {
       const at = part.lastIndexOf("=");
       const value = parseNumber(part.slice(at + 1));
       const key = part.slice(0, Math.max(at, 0)).trim();
@@ -104,7 +104,27 @@ export const loraFlags = {
     { placeholder: "name=alpha,…" },
     patternTable,
   ),
+  ensureWeightTying: toggle("Keep adapters of layers with tied weights tied."),
   taskType: choice("PEFT's task type, written into the configuration.", taskTypes),
+};
+
+/** What PEFT selects by and graft does not train. */
+export const selectionFlags = {
+  targetParameters: list("Parameters to adapt by their names, such as stacked experts."),
+  trainableTokenIndices: integers("Tokens whose rows of the input embedding are trained."),
+  layerReplication: custom(
+    "Ranges of layers to stack a deeper model from, such as 0-4,2-6.",
+    { placeholder: "a-b,…" },
+    (given) =>
+      readList(given).map((range): [number, number] => {
+        const match = /^(\d+)-(\d+)$/.exec(range);
+        if (!match) throw new FlagProblem(`must be ranges such as 0-4,2-6, got ${JSON.stringify(range)}`);
+        return [Number(match[1]), Number(match[2])];
+      }),
+  ),
+  useDora: toggle("Weight-decomposed LoRA."),
+  loraBias: toggle("Give adapters a bias."),
+  fanInFanOut: toggle("Weights are stored (in, out), as in GPT-2."),
 };
 
 export const configFlag = {
@@ -113,7 +133,7 @@ export const configFlag = {
   }),
 };
 
-type LoraFlagValues = FlagValues<typeof loraFlags>;
+type LoraFlagValues = FlagValues<typeof loraFlags> & Partial<FlagValues<typeof selectionFlags>>;
 
 /** Those of the flags that were given, as options of LoraConfig. */
 export const givenOptions = (values: LoraFlagValues): LoraConfigOptions =>

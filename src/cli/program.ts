@@ -62,8 +62,8 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
     printReport(report, { json });
     process.exit(report.exitCode);
   });
+  const asked = args[0] === "help" ? args[1] : args.find((arg) => !arg.startsWith("-"));
   try {
-    const asked = args[0] === "help" ? args[1] : args.find((arg) => !arg.startsWith("-"));
     if (args.length === 0) throw new CommanderError(exitCodes.badInput, "graft.noCommand", "");
     if (args[0] === "help" && asked !== undefined) requireCommand(asked);
     const program = createProgram();
@@ -84,7 +84,10 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
       process.stderr.write(`${createProgram(true).helpInformation()}${overview}\n`);
       return exitCodes.badInput;
     }
-    const report = reportOf(error instanceof CommanderError ? usageError(error) : error, module?.spell);
+    const report = reportOf(
+      error instanceof CommanderError ? usageError(error, asked) : error,
+      module?.spell,
+    );
     printReport(report, { json });
     return report.exitCode;
   }
@@ -121,17 +124,21 @@ function requireCommand(name: string): void {
 }
 
 /** Commander's words, as an error of ours: "(Did you mean --data?)" and all. */
-function usageError(error: CommanderError): UsageError {
-  const message = error.message.replace(/^error: /, "").replace(/\n\(/g, " (");
+function usageError(error: CommanderError, asked: string | undefined): UsageError {
+  const message = error.message
+    .replace(/^error: /, "")
+    .replace(/\n?\(Did you mean (.+)\?\)/, ". Did you mean $1?")
+    .replace(/(?<![.?])$/, ".");
   const code = error.code
     .replace(/^commander\./, "")
     .replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  const known = asked !== undefined && Object.hasOwn(commands, asked);
   const hint =
     error.code === "commander.excessArguments"
       ? " Repeat a flag for each of its values (--data a.jsonl --data b.jsonl), and quote texts and patterns."
-      : error.code === "commander.unknownCommand"
-        ? ` Commands: ${Object.keys(commands).join(", ")}.`
-        : "";
+      : known
+        ? ` For all flags and examples: graft help ${asked}.`
+        : ` Commands: ${Object.keys(commands).join(", ")}.`;
   return new UsageError(`${message}${hint}`, { code });
 }
 

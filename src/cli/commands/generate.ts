@@ -6,7 +6,7 @@ import { type GenerationOptions, generationOptionsSchema } from "../../generatio
 import { tokenizerFlag } from "../data-flags.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
 import { throwProblems, withAdvice } from "../errors.ts";
-import { addFlags, type FlagValues, integers, readFlags, text, texts, toggle } from "../flags.ts";
+import { addFlags, type FlagValues, flagName, integers, readFlags, text, texts, toggle } from "../flags.ts";
 import { eosTokenIds, type LoadedModel, loadAdapter, loadModel } from "../model.ts";
 import { Output } from "../output.ts";
 import { schemaFlags, spelling } from "../schema-flags.ts";
@@ -68,9 +68,7 @@ async function run(location: string, command: Command): Promise<void> {
     (name) => source[name] !== undefined,
   );
   if (sources.length > 1)
-    problems.push(
-      `${sources.map((name) => spell(name)).join(", ")} each say what to continue; give one of them`,
-    );
+    problems.push(`${sources.map(flagName).join(", ")} each say what to continue; give one of them`);
   if (source.chat && source.promptTokens) problems.push("--chat needs text; --prompt-tokens gives token ids");
   throwProblems(problems);
 

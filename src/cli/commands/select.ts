@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import type { LoraConfig } from "../../adapters/index.ts";
 import { type Selection, selectTargets, type Target } from "../../selection/index.ts";
-import { configFlag, loraFlags, loraProblems, readLoraConfig } from "../adapter-flags.ts";
+import { configFlag, loraFlags, loraProblems, readLoraConfig, selectionFlags } from "../adapter-flags.ts";
 import { bytes, describeTargets, grouped, targetJson } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, readFlags, toggle } from "../flags.ts";
@@ -10,16 +10,17 @@ import { spelling } from "../schema-flags.ts";
 import { table } from "../table.ts";
 import { readModuleTree } from "../tree.ts";
 
+const lora = { ...loraFlags, ...selectionFlags };
 const outputFlags = { json: toggle("Print one JSON document.") };
 
-export const spell = spelling(Object.keys(loraFlags));
+export const spell = spelling(Object.keys(lora));
 
 export function define(command: Command): void {
   command.argument(
     "<model>",
     "directory with config.json, config.json itself, or a skeleton (.json, .json.gz)",
   );
-  addFlags(command, "Selection", { ...configFlag, ...loraFlags });
+  addFlags(command, "Selection", { ...configFlag, ...lora });
   addFlags(command, "Output", outputFlags);
   command.addHelpText(
     "after",
@@ -37,7 +38,7 @@ Examples:
 
 async function run(location: string, command: Command): Promise<void> {
   const problems: string[] = [];
-  const values = readFlags(command, loraFlags, problems);
+  const values = readFlags(command, lora, problems);
   const { config: file } = readFlags(command, configFlag, problems);
   const output = new Output(readFlags(command, outputFlags, problems));
   if (file === undefined) problems.push(...loraProblems(values).map(spell));
@@ -51,7 +52,15 @@ async function run(location: string, command: Command): Promise<void> {
     ...selection.warnings.map(({ code, message }) => ({ code, message })),
   ].map(({ code, message }) => ({ code, message: spell(message) }));
   for (const { message } of warnings) output.warn(message);
-  const cost = costOf(selection);
+  // A saved adapter's configuration is for inference: its adapters are frozen. What training them costs is asked here.
+  const trained = config.inferenceMode
+    ? selectTargets(tree, config.with({ inferenceMode: false }).toSelection())
+    : selection;
+  const cost = costOf(trained);
+  if (trained !== selection)
+    output.note(
+      "inference_mode is true, as in every saved adapter, so PEFT would load it frozen; graft train trains it",
+    );
   const final = config.with({
     ...selection.config,
     baseModelNameOrPath: config.baseModelNameOrPath ?? tree.name,
@@ -67,7 +76,7 @@ async function run(location: string, command: Command): Promise<void> {
     cost,
     warnings,
   });
-  if (!output.json) printSelection(output, selection, cost, final);
+  if (!output.json) printSelection(output, trained, cost, final);
 }
 
 /** Bytes in float32, as adapters are trained and saved. */
@@ -75,6 +84,7 @@ function costOf(selection: Selection) {
   const adapter = selection.stateDict.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b, 1), 0);
   const trained = selection.trainableParameters;
   return {
+    trainableParameters: trained,
     adapterParameters: adapter,
     adapterBytes: 4 * adapter,
     gradientBytes: 4 * trained,

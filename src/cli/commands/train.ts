@@ -10,7 +10,7 @@ import {
   trainingOptionsSchema,
 } from "../../training/options.ts";
 import { configFlag, givenOptions, loraFlags, loraProblems, readLoraConfig } from "../adapter-flags.ts";
-import { dataFlags, dataNotes, openData, tokenizerFlag } from "../data-flags.ts";
+import { dataFlags, dataNotes, maxLengthFlag, openData, tokenizerFlag } from "../data-flags.ts";
 import { describeTargets, shellWord, targetJson } from "../describe.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
 import { throwProblems } from "../errors.ts";
@@ -75,6 +75,7 @@ const readingFlags = {
 };
 const trainingFlags = schemaFlags(trainingShape, {
   spell,
+  except: maxLengthFlag,
   aliases: {
     lrSchedulerType: ["lr-scheduler"],
     numTrainEpochs: ["epochs"],

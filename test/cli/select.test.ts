@@ -1,0 +1,175 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { describe, expect, test } from "vitest";
+import { ReferenceCase } from "../support/reference-case.ts";
+import { type ErrorDocument, graft, root, scratch, tinyLlama, vectors } from "./support.ts";
+
+const directory = scratch();
+type Selected = {
+  targets: { name: string; r: number; alpha: number; scaling: number; parameters: number }[];
+  targetParameters: unknown[];
+  modulesToSave: string[];
+  trainableParameters: number;
+  totalParameters: number;
+  config: Record<string, unknown>;
+  cost: Record<string, number>;
+  warnings: { code: string; message: string }[];
+};
+const select = async (...args: string[]): Promise<Selected> => {
+  const { code, stderr, json } = await graft(["select", ...args, "--json"]);
+  expect(code, stderr).toBe(0);
+  return json<Selected>();
+};
+
+describe("select", () => {
+  test.each(["llama-qv", "llama-lm-head-lora", "qwen2-tied-embedding-lora", "qwen3-head-dim"])(
+    "an adapter_config.json of PEFT on %s",
+    async (name) => {
+      const { modelPath, adapterPath, expected } = new ReferenceCase(join(vectors, "models", name));
+      const config = join(directory, `${name}.json`);
+      const saved = JSON.parse(readFileSync(join(adapterPath, "adapter_config.json"), "utf8")) as object;
+      writeFileSync(config, JSON.stringify({ ...saved, inference_mode: false }));
+      const selected = await select(modelPath, "--config", config);
+      expect(selected.targets.map(({ parameters: _, ...target }) => target)).toEqual(expected.targets);
+      expect(selected).toMatchObject({
+        trainableParameters: expected.trainableParameters,
+        totalParameters: expected.totalParameters,
+      });
+    },
+  );
+
+  test("a saved adapter counts as PEFT loads it, frozen, and costs what training it does", async () => {
+    const { modelPath, adapterPath, expected } = new ReferenceCase(join(vectors, "models/llama-qv"));
+    const { code, stderr, json } = await graft(["select", modelPath, "--config", adapterPath, "--json"]);
+    expect(code).toBe(0);
+    expect(stderr).toContain("inference_mode is true");
+    const { trainableParameters, cost } = json<Selected>();
+    expect([trainableParameters, cost["trainableParameters"]]).toEqual([0, expected.trainableParameters]);
+  });
+
+  test("flags give the same as the file that they stand for, and print it", async () => {
+    const flags = [
+      ...["--target-modules", "q_proj,v_proj,down_proj", "--layers-to-transform", "4,5", "--r", "16"],
+      ...["--lora-alpha", "32", "--rank-pattern", "down_proj=4", "--alpha-pattern", "v_proj=8"],
+      ...["--exclude-modules", ".*4.*down_proj", "--modules-to-save", "model.norm", "--use-rslora"],
+    ];
+    const selected = await select(tinyLlama, ...flags);
+    expect(
+      selected.targets.map(({ name, r, alpha }) => [name.replace("model.layers.", ""), r, alpha]),
+    ).toEqual([
+      ["4.self_attn.q_proj", 16, 32],
+      ["4.self_attn.v_proj", 16, 8],
+      ["5.self_attn.q_proj", 16, 32],
+      ["5.self_attn.v_proj", 16, 8],
+      ["5.mlp.down_proj", 4, 32],
+    ]);
+    expect(selected.modulesToSave).toEqual(["model.norm"]);
+    const lora = 2 * (16 * (128 + 128) + 16 * (128 + 64)) + 4 * (384 + 128);
+    expect(selected.trainableParameters).toBe(lora + 128);
+    expect(selected.cost).toMatchObject({ adapterBytes: 4 * (lora + 128), optimizerBytes: 8 * (lora + 128) });
+    const file = join(directory, "adapter_config.json");
+    writeFileSync(file, JSON.stringify(selected.config));
+    expect(await select(tinyLlama, "--config", file)).toEqual(selected);
+  });
+
+  test("a directory, its config.json and its safetensors file are the same model", async () => {
+    const flags = ["--target-modules", "all-linear"];
+    const { targets, totalParameters } = await select(tinyLlama, ...flags);
+    expect(targets).toHaveLength(42);
+    for (const file of ["config.json", "model.safetensors"])
+      expect(await select(join(tinyLlama, file), ...flags)).toMatchObject({ targets, totalParameters });
+  });
+
+  test("skeleton files, packed or not, of models that cannot be trained here", async () => {
+    const packed = join(vectors, "skeletons/clip-vit-b32.json.gz");
+    const flags = ["--target-modules", "q_proj"];
+    const { targets, totalParameters } = await select(packed, ...flags);
+    expect(targets).toHaveLength(24);
+    const { gunzipSync } = await import("node:zlib");
+    const plain = join(directory, "clip.json");
+    writeFileSync(plain, gunzipSync(readFileSync(packed)));
+    expect(await select(plain, ...flags)).toMatchObject({ targets, totalParameters });
+  });
+
+  test("does without ONNX Runtime", async () => {
+    const run = (blocked: string) =>
+      graft(["select", tinyLlama, "--target-modules", "q_proj"], {
+        imports: [join(root, "test/cli/block-imports.mjs")],
+        env: { GRAFT_TEST_BLOCK: blocked },
+      });
+    const { code, stdout } = await run("onnxruntime|/runtime/");
+    expect(code).toBe(0);
+    expect(stdout).toContain("model.layers.5.self_attn.q_proj");
+    const control = await run("cli-table3"); // so what is blocked is missed where it is needed
+    expect([control.code, control.stderr]).toEqual([1, expect.stringContaining("blocked: cli-table3")]);
+  });
+
+  test("a table for people, numbers to the right", async () => {
+    const { stdout } = await graft([
+      "select",
+      tinyLlama,
+      "--target-modules",
+      "q_proj,v_proj",
+      "--layers-to-transform",
+      "5",
+    ]);
+    expect(stdout).toBe(
+      [
+        "target                           r  alpha  scaling  parameters",
+        "model.layers.5.self_attn.q_proj  8      8        1       2,048",
+        "model.layers.5.self_attn.v_proj  8      8        1       1,536",
+        "",
+        "targets: q_proj, v_proj in layers 5",
+        "trainable params: 3,584 || all params: 1,447,040 || trainable%: 0.2477",
+        "adapter file 14.3 kB, optimizer state 28.7 kB, gradients 14.3 kB",
+        "",
+      ].join("\n"),
+    );
+  });
+
+  test("warnings are for both: on stderr, and in the document", async () => {
+    const { stderr, json } = await graft([
+      ...["select", tinyLlama, "--target-modules", "q_proj", "--rank-pattern", "k_proj=4", "--json"],
+    ]);
+    const [warning] = json<Selected>().warnings;
+    expect(warning).toMatchObject({ code: "rank-pattern-unmatched" });
+    expect(warning!.message).toMatch(/^--rank-pattern: "k_proj"/);
+    expect(stderr).toBe(`warning: ${warning!.message}\n`);
+  });
+});
+
+describe("select says what is wrong", () => {
+  const malformed = join(directory, "malformed.json");
+  writeFileSync(malformed, '{"modules": [["", "Model", "modul", null, null, []]]}');
+  const notGzip = join(directory, "not.json.gz");
+  writeFileSync(notGzip, "{}");
+  const notJson = join(directory, "text.json.gz");
+  writeFileSync(notJson, gzipSync("{"));
+  const other = join(directory, "other.json");
+  writeFileSync(other, '{"name": "x"}');
+  const settings = join(directory, "settings.json");
+  writeFileSync(settings, '{"peft_type": "LORA", "lora_alpha": "x", "r": -1}');
+
+  test.each([
+    [[tinyLlama, "--target-modules", "q_porj"], "no-match", /--target-modules.*Closest: "q_proj"/],
+    [[tinyLlama, "--target-modules", "(q_proj"], "invalid-regex", /\(q_proj/],
+    [
+      [tinyLlama, "--target-modules", ".*q_proj", "--layers-to-transform", "1"],
+      "bad-usage",
+      /--layers-to-transform/,
+    ],
+    [[malformed], "invalid-skeleton", /malformed\.json: .*row 0/],
+    [[notGzip], "invalid-json", /not\.json\.gz: not a gzip-compressed JSON file/],
+    [[notJson], "invalid-json", /text\.json\.gz: not a gzip-compressed JSON file/],
+    [[other], "not-a-model", /other\.json: neither a skeleton .* nor a config\.json/],
+    [[join(directory, "none")], "missing-file", /none: no such file/],
+    [[tinyLlama, "--config", settings], "invalid-value", /settings\.json.*lora_alpha/s],
+    [[tinyLlama, "--config", join(directory, "none.json")], "missing-file", /none\.json/],
+  ])("%j", async (args, code, message) => {
+    const { code: exit, json } = await graft(["select", ...args, "--json"]);
+    const { error } = json<ErrorDocument>();
+    expect(error.message).toMatch(message);
+    expect([error.code, exit]).toEqual([code, 2]);
+  });
+});
