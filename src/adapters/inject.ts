@@ -20,6 +20,7 @@ export function injectAdapter(
   { seed }: { seed: number },
 ): Selection {
   refuseUnsupported(config);
+  refuseSecond(model);
   const selection = selectTargets(moduleTreeOf(model), config.toSelection());
   refuseTying(selection);
   const layers = selection.targets.map(
@@ -37,6 +38,35 @@ export function injectAdapter(
     layers.map(([, layer]) => layer),
   );
   return selection;
+}
+
+/**
+ * Takes the adapters out again: the model is as it was before `injectAdapter`, but for base weights that were loaded or
+ * trained since.
+ */
+export function removeAdapter(model: PreTrainedModel): void {
+  const wrapped = [...model.namedModules()].flatMap(([path, module]) =>
+    module instanceof LoraLinear || module instanceof LoraEmbedding
+      ? [[path, module.base_layer] as const]
+      : module instanceof SavedModule
+        ? [[path, module.original_module] as const]
+        : [],
+  );
+  for (const [path, original] of wrapped) model.replaceModule(path, original);
+  for (const [path, parameter] of model.namedParameters()) {
+    parameter.trainable = false;
+    parameter.name = path;
+  }
+}
+
+/** PEFT would adapt the layers inside the first adapter, or put a second one beside it. */
+function refuseSecond(model: PreTrainedModel): void {
+  for (const [path, module] of model.namedModules())
+    if (module instanceof LoraLinear || module instanceof LoraEmbedding || module instanceof SavedModule)
+      throw new AdapterError(
+        `${model.nameOrPath} has an adapter already (in "${path}"), and one model carries one adapter. Load the model again for another one.`,
+        { code: "already-adapted", details: { path } },
+      );
 }
 
 function refuseUnsupported(config: LoraConfig): void {

@@ -1,4 +1,5 @@
 import {
+  type ByteSource,
   type FileStore,
   openStore,
   readJson,
@@ -6,21 +7,35 @@ import {
   type TensorEntry,
   type TensorsOrEntries,
 } from "../checkpoint/index.ts";
+import { CheckpointError } from "../errors.ts";
 import type { Parameter, PreTrainedModel } from "../nn/index.ts";
 import type { Selection } from "../selection/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { autoMappingOf, LoraConfig } from "./config.ts";
 import { CONFIG_FILE, WEIGHTS_FILE } from "./files.ts";
-import { injectAdapter, parametersByKey } from "./inject.ts";
+import { injectAdapter, parametersByKey, removeAdapter } from "./inject.ts";
 import { loadAdapterTensors } from "./load.ts";
 
-/** Puts fresh adapters into a model, which is changed. Another `seed` starts them differently. */
+/** Weights as PEFT saved them before safetensors. */
+const PICKLE_FILE = "adapter_model.bin";
+
+/**
+ * Puts fresh adapters into a model, which is changed. Another `seed` starts them differently. With `inferenceMode` they are
+ * not trained.
+ * @throws SelectionError, AdapterError if that cannot be done; the model is then as it was.
+ */
 export function getPeftModel<M extends PreTrainedModel>(
   model: M,
   config: LoraConfig,
   { seed = 0 }: { seed?: number } = {},
 ): PeftModel<M> {
-  return new PeftModel(model, config, injectAdapter(model, config, { seed }));
+  const peft = new PeftModel(model, config, injectAdapter(model, config, { seed }));
+  if (config.inferenceMode) freeze(peft);
+  return peft;
+}
+
+function freeze(peft: PeftModel): void {
+  for (const parameter of peft.trainableParameters().values()) parameter.trainable = false;
 }
 
 /** A model with an adapter in it. Source: PEFT peft_model.py. */
@@ -41,7 +56,7 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
    * Loads an adapter that PEFT or Graft saved (adapter_config.json and adapter_model.safetensors) into a model.
    * It can be trained on with `isTrainable`.
    * @throws CheckpointError if the files are missing or malformed.
-   * @throws AdapterError if they are not LoRA's, or belong to another model.
+   * @throws AdapterError if they are not LoRA's, or belong to another model; the model is then as it was.
    */
   static async fromPretrained<M extends PreTrainedModel>(
     model: M,
@@ -55,9 +70,13 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
     const weights = await readSafetensors(await openWeights(store));
     const trained = config.with({ inferenceMode: !isTrainable });
     const peft = new PeftModel(model, trained, injectAdapter(model, loadable(trained), { seed: 0 }));
-    await loadAdapterTensors(peft, weights.tensors, weights.name);
-    if (!isTrainable)
-      for (const parameter of peft.trainableParameters().values()) parameter.trainable = false;
+    try {
+      await loadAdapterTensors(peft, weights.tensors, weights.name);
+    } catch (error) {
+      removeAdapter(model);
+      throw error;
+    }
+    if (!isTrainable) freeze(peft);
     return peft;
   }
 
@@ -140,14 +159,19 @@ const loadable = (config: LoraConfig): LoraConfig => {
     : config;
 };
 
-async function openWeights(store: FileStore) {
-  return (
-    (await store.open(WEIGHTS_FILE)) ?? (await store.open("adapter_model.bin")) ?? (await missing(store))
+async function openWeights(store: FileStore): Promise<ByteSource> {
+  const weights = await store.open(WEIGHTS_FILE);
+  if (weights) return weights;
+  if (await store.open(PICKLE_FILE))
+    throw new CheckpointError(
+      `${store.name}/${PICKLE_FILE}: this is a PyTorch pickle, which can run any code when it is loaded, so it is not read. ` +
+        `Convert it once, in Python, where the file is trusted:
+  import torch; from safetensors.torch import save_file
+  save_file(torch.load("${PICKLE_FILE}", weights_only=True, map_location="cpu"), "${WEIGHTS_FILE}")`,
+      { code: "pickle", details: { files: [PICKLE_FILE] } },
+    );
+  throw new CheckpointError(
+    `${store.name}: there is no ${WEIGHTS_FILE} beside ${CONFIG_FILE}. Is the adapter's folder complete?`,
+    { code: "missing-file", details: { store: store.name, file: WEIGHTS_FILE } },
   );
 }
-
-/** Fails with the store's own error, which names what is there. */
-const missing = async (store: FileStore): Promise<never> => {
-  await readJson(store, WEIGHTS_FILE);
-  throw new Error(`${store.name}: there is no ${WEIGHTS_FILE}`);
-};
