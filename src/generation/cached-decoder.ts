@@ -84,7 +84,7 @@ export class DecodingRun {
       let count = 0;
       return row.map((real) => (real ? count++ : 0)).slice(total - sequence);
     });
-    const longest = Math.max(...positions.flat());
+    const longest = positions.flat().reduce((largest, position) => Math.max(largest, position), 0);
     return {
       input_ids: tensor("int64", [batch, sequence], BigInt64Array.from(this.next.flat(), BigInt)),
       attention_mask: tensor("float32", [batch, total], Float32Array.from(this.mask.flat())),

@@ -73,17 +73,16 @@ export class TextGenerator {
 
   /**
    * Continues a prompt, token by token.
-   * @throws GraftError if an option is wrong, the prompt is empty, or it is text and there is no tokenizer.
+   * @throws GraftError if an option is wrong, the prompt is empty, or there is no tokenizer for a text or a stop string; the
+   * signal's reason if aborted.
    */
   async *stream(
     prompt: string | readonly number[],
     options: GenerationOptions = {},
     { signal }: { signal?: AbortSignal } = {},
   ): AsyncGenerator<GeneratedToken> {
-    const { tokenizer } = this;
     const { config } = this.settings(options);
-    const decode = tokenizer && ((ids: number[]) => tokenizer.decode(ids, { skipSpecialTokens: true }));
-    yield* generate(this.decoder, this.tokens(prompt), { config, decode, signal });
+    yield* generate(this.decoder, this.tokens(prompt), { config, decode: this.decode(), signal });
   }
 
   /** Continues a prompt to its end. */
@@ -117,13 +116,18 @@ export class TextGenerator {
     return generateBatch(
       this.decoder,
       prompts.map((prompt) => this.tokens(prompt)),
-      { config, signal },
+      { config, decode: this.decode(), signal },
     );
   }
 
   async dispose(): Promise<void> {
     await this.decoder.dispose();
     await this.ownEngine?.dispose();
+  }
+
+  private decode(): ((ids: number[]) => string) | undefined {
+    const { tokenizer } = this;
+    return tokenizer && ((ids) => tokenizer.decode(ids, { skipSpecialTokens: true }));
   }
 
   private tokens(prompt: string | readonly number[]): readonly number[] {
