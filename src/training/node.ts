@@ -1,7 +1,7 @@
-import { type FileHandle, mkdir, open, readFile, stat } from "node:fs/promises";
+import { type FileHandle, open, readFile, stat } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
-import { writeFileAtomic } from "../checkpoint/node.ts";
+import { makeDirectory, writeFileAtomic } from "../checkpoint/node.ts";
 import { TrainingError } from "../errors.ts";
 import { keepMetricsLines, type MetricsWriter, metricsLine } from "./metrics.ts";
 import { encodeFileStart, encodeScalars } from "./tensorboard.ts";
@@ -23,7 +23,7 @@ export async function openJsonlMetrics(
   { resumeStep }: MetricsFileOptions = {},
 ): Promise<MetricsWriter> {
   const handle = await explain(path, async () => {
-    await mkdir(dirname(path), { recursive: true });
+    await makeDirectory(dirname(path));
     const existing = await readRegularFile(path);
     if (existing !== undefined) {
       const kept = keepMetricsLines(existing, resumeStep);
@@ -46,7 +46,7 @@ export async function openTensorBoardMetrics(
   const wallTime = Date.now() / 1000;
   const name = `events.out.tfevents.${Math.floor(wallTime)}.${hostname()}.${process.pid}`;
   const { path, handle } = await explain(join(directory, name), async () => {
-    await mkdir(directory, { recursive: true });
+    await makeDirectory(directory);
     for (let n = 0; ; n++) {
       const path = join(directory, `${name}.${n}`);
       try {

@@ -27,6 +27,7 @@ test("public names", () => {
     [
       "directoryStore",
       "fileSource",
+      "makeDirectory",
       "writeDirectoryAtomic",
       "writeFileAtomic",
       "writeSafetensors",

@@ -68,11 +68,37 @@ export async function statIfPresent(path: string, shown: string) {
   }
 }
 
+/**
+ * Makes a directory and those above it; returns the topmost one that was not there before, if any. (Node's own recursive
+ * mkdir never returns where the system says ENOENT for a directory whose parent exists, as below /proc.)
+ */
+export async function makeDirectory(directory: string): Promise<string | undefined> {
+  const missing: string[] = [];
+  for (let path = resolve(directory); !(await exists(path)); path = dirname(path)) missing.unshift(path);
+  for (const path of missing)
+    await mkdir(path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw error; // another process was faster
+    });
+  // What is there may be a file; the system's own error says so best.
+  if (missing.length === 0 && !(await stat(directory)).isDirectory()) await mkdir(directory);
+  return missing[0];
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
+}
+
 /** Makes a directory and those above it; the result removes again those that were made, if still empty. */
 export async function makeParents(directory: string, shown: string): Promise<() => Promise<void>> {
   let first: string | undefined;
   try {
-    first = await mkdir(directory, { recursive: true });
+    first = await makeDirectory(directory);
   } catch (error) {
     throw fileError("write", shown, error);
   }

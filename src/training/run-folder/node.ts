@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, rmdir, stat } from "node:fs/promises";
+import { readdir, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { type PeftModel, WEIGHTS_FILE } from "../../adapters/index.ts";
 import { adapterFiles } from "../../adapters/node.ts";
@@ -7,6 +7,7 @@ import {
   directoryStore,
   type FileContents,
   fileSource,
+  makeDirectory,
   writeDirectoryAtomic,
 } from "../../checkpoint/node.ts";
 import { isGraftError, TrainingError } from "../../errors.ts";
@@ -135,7 +136,7 @@ export class RunFolder implements RunStore {
 
   private async create(): Promise<void> {
     try {
-      this.created = await mkdir(this.path, { recursive: true });
+      this.created = await makeDirectory(this.path);
       // Permission and space are found wanting now rather than after the first epoch.
       const probe = join(this.path, ".graft-probe");
       await writeDirectoryAtomic(probe, new Map([["probe", "probe"]]));
