@@ -18,6 +18,9 @@ const lineInterval = 10;
 /** How many of the latest updates the remaining time is estimated from. */
 const estimateFrom = 20;
 
+/** DECSC. */
+const saveCursor = "\x1b7";
+
 /** How far something is: a bar on a terminal, else a line now and then, on stderr. */
 export class Progress {
   private readonly output: Output;
@@ -36,11 +39,11 @@ export class Progress {
     this.bar = new CliProgress.SingleBar({
       stream: process.stderr,
       format: `${label} {bar} {value}/{total}{info}`,
-      barsize: 24,
+      barsize: Math.max(4, Math.min(24, process.stderr.columns - 62)),
       barCompleteChar: "█",
       barIncompleteChar: "░",
       forceRedraw: true,
-      linewrap: null,
+      linewrap: true, // left as it is, so that nothing has to be put back if the process is killed
       clearOnComplete: true,
     });
     this.bar.start(total, start, { info: "" });
@@ -72,7 +75,10 @@ export class Progress {
   stop(): void {
     if (this.stopped) return;
     this.stopped = true;
-    this.bar?.stop();
+    if (this.bar) {
+      process.stderr.write(saveCursor); // stop returns to where the cursor was saved: the bar's own line by now
+      this.bar.stop();
+    }
     this.output.beforeNote = undefined;
   }
 

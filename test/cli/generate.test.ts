@@ -1,6 +1,7 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { AutoTokenizer } from "../../src/data/index.ts";
 import { ReferenceCase } from "../support/reference-case.ts";
 import { graft, scratch, tinyLlama, vectors } from "./support.ts";
 
@@ -71,6 +72,34 @@ describe("generate for people", () => {
     expect(stdout).toBe(`${first!.text.split("ians,\nFor")[0]}\n`);
     const { json } = await graft([...args, "--stop", " Lord", "--json"]);
     expect(json<Generated>()).toMatchObject({ text: " of the", reason: "stop" });
+  });
+
+  test("--chat renders the text as the template has it, with another tokenizer's directory", async () => {
+    const tokenizer = join(directory, "tokenizer");
+    mkdirSync(tokenizer);
+    for (const file of ["tokenizer.json", "tokenizer_config.json"])
+      copyFileSync(join(tinyLlama, file), join(tokenizer, file));
+    const template =
+      "{% for m in messages %}{{ m.role }} said, {{ m.content }}. {% endfor %}{% if add_generation_prompt %}And he answered,{% endif %}";
+    writeFileSync(join(tokenizer, "chat_template.jinja"), template);
+    const { json } = await graft([
+      ...[
+        "generate",
+        tinyLlama,
+        "--tokenizer",
+        tokenizer,
+        "--chat",
+        "--prompt",
+        "Go up",
+        ...greedy,
+        "--json",
+      ],
+    ]);
+    const ids = (await AutoTokenizer.fromPretrained(tinyLlama)).encode("user said, Go up. And he answered,", {
+      addSpecialTokens: false,
+    });
+    const direct = await graft(["generate", tinyLlama, "--prompt-tokens", ids.join(), ...greedy, "--json"]);
+    expect(json<Generated>().tokens).toEqual(direct.json<Generated>().tokens);
   });
 
   test("draws as generation_config.json says, and the same again with the same seed", async () => {

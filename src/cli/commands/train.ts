@@ -3,7 +3,8 @@ import { getPeftModel, type LoraConfig, type PeftModel } from "../../adapters/in
 import { type Dataset, splitDataset } from "../../data/index.ts";
 import { TrainingError } from "../../errors.ts";
 import type { CausalLM } from "../../models/index.ts";
-import type { Evaluation, TrainResult } from "../../training/index.ts";
+import type { Engine } from "../../runtime/index.ts";
+import type { Evaluation, EvaluationResult, TrainerCallback } from "../../training/index.ts";
 import {
   resolveTrainingOptions,
   type TrainingOptionsInput,
@@ -11,25 +12,16 @@ import {
 } from "../../training/options.ts";
 import { configFlag, givenOptions, loraFlags, loraProblems, readLoraConfig } from "../adapter-flags.ts";
 import { dataFlags, dataNotes, maxLengthFlag, openData, tokenizerFlag } from "../data-flags.ts";
-import { describeTargets, shellWord, targetJson } from "../describe.ts";
+import { describeTargets } from "../describe.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
 import { throwProblems } from "../errors.ts";
-import {
-  addFlags,
-  type FlagValues,
-  flagName,
-  number,
-  optional,
-  readFlags,
-  text,
-  texts,
-  toggle,
-} from "../flags.ts";
+import { addFlags, flagName, number, optional, readFlags, text, texts, toggle } from "../flags.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { type LoadedModel, loadAdapter, loadModel, padTokenId } from "../model.ts";
 import { Output } from "../output.ts";
 import { schemaFlags, spelling } from "../schema-flags.ts";
 import { TrainingProgress } from "../training-progress.ts";
+import { reportTraining } from "../training-report.ts";
 import { printDevices } from "./devices.ts";
 
 const { outputDir: _, ...trainingShape } = trainingOptionsSchema.shape;
@@ -161,10 +153,9 @@ async function run(location: string, command: Command): Promise<void> {
     describeStart(peft, output);
     const engine = await openEngine(machine);
     try {
-      await train(peft, data, { settings, loaded, engine });
-      for (const dataset of opened)
-        for (const note of dataNotes(dataset, options.maxLength ?? loaded.model.maxPositions))
-          output.note(note);
+      const limit = options.maxLength ?? loaded.model.maxPositions;
+      const notes = (): string[] => opened.flatMap((dataset) => dataNotes(dataset, limit));
+      await train(peft, data, { settings, loaded, engine, notes });
     } finally {
       await engine.dispose();
     }
@@ -226,39 +217,49 @@ function describeStart(peft: PeftModel<CausalLM>, output: Output): void {
 type Context = {
   readonly settings: Settings;
   readonly loaded: LoadedModel;
-  readonly engine: Awaited<ReturnType<typeof openEngine>>;
+  readonly engine: Engine;
+  /** What has been noticed about the data by now. */
+  readonly notes: () => string[];
 };
 
 async function train(
   peft: PeftModel<CausalLM>,
   sets: Sets,
-  { settings, loaded, engine }: Context,
+  { settings, loaded, engine, notes }: Context,
 ): Promise<void> {
   const { place, options, output } = settings;
   const { Trainer } = await import("../../training/index.ts");
   const progress = new TrainingProgress(output);
   const history: Evaluation[] = [];
+  let before: EvaluationResult | undefined;
   const interrupt = onInterrupt(() =>
     output.note("interrupted: saving a checkpoint (press Ctrl-C again to quit now)"),
   );
+  const watch: TrainerCallback = {
+    // Not earlier: by now the output folder is known to be usable, and whether this goes on with an earlier run.
+    onTrainBegin: async ({ step }) => {
+      if (sets.evalDataset === undefined || step > 0) return;
+      before = await trainer.evaluate();
+      output.note(`evaluation loss before training: ${before.loss.toFixed(4)}`);
+    },
+    onEvaluate: (evaluation) => void history.push(evaluation),
+  };
+  let trainer: InstanceType<typeof Trainer>;
   try {
-    const trainer = new Trainer({
+    trainer = new Trainer({
       ...options,
       outputDir: place.output,
       model: peft,
       ...sets,
       padTokenId: padTokenId(loaded),
       engine,
-      callbacks: [progress, { onEvaluate: (evaluation) => void history.push(evaluation) }],
+      callbacks: [watch, progress],
       signal: interrupt.signal,
       resume: place.resume ?? false,
       overwrite: place.overwrite ?? false,
     });
-    // A resumed run has its weights only once it goes on, so there is nothing yet to compare with.
-    const before =
-      sets.evalDataset && place.resume === undefined ? await trainer.evaluate(sets.evalDataset) : undefined;
-    if (before) output.note(`evaluation loss before training: ${before.loss.toFixed(4)}`);
     const result = await trainer.train();
+    interrupt.release(); // all is saved
     progress.stop();
     const last = options.loadBestModelAtEnd
       ? history.find(({ step }) => step === result.best?.step)
@@ -266,82 +267,15 @@ async function train(
     const after =
       sets.evalDataset && result.reason !== "aborted" ? (last ?? (await trainer.evaluate())) : undefined;
     if (result.reason === "aborted") process.exitCode = interrupt.exitCode;
-    report(peft, result, { before, after, history }, settings, loaded);
+    for (const note of notes()) output.note(note);
+    reportTraining(peft, result, { before, after, history }, { output, folder: place.output!, loaded });
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
     output.note("interrupted before training began: nothing was saved");
+    output.document({ steps: [], adapter: null, reason: "aborted" });
     process.exitCode = interrupt.exitCode;
   } finally {
     progress.stop();
     interrupt.release();
   }
-}
-
-type Losses = { readonly loss: number; readonly perplexity: number; readonly labelTokens: number };
-type Evaluations = {
-  readonly before: Losses | undefined;
-  readonly after: Losses | undefined;
-  readonly history: readonly Evaluation[];
-};
-
-function report(
-  peft: PeftModel<CausalLM>,
-  result: TrainResult,
-  evaluations: Evaluations,
-  { output, place }: Settings,
-  loaded: LoadedModel,
-): void {
-  const { steps, reason, adapter, checkpoint, seconds, loss, best } = result;
-  const { trainable, total } = peft.parameterCounts();
-  output.document({
-    steps: steps.map(({ step, epoch, loss, gradNorm, learningRate, tokens, seconds }) => ({
-      step,
-      loss,
-      gradNorm,
-      learningRate,
-      tokens,
-      seconds,
-      epoch,
-    })),
-    adapter: adapter ?? null,
-    trainableParameters: trainable,
-    totalParameters: total,
-    targets: peft.selection.targets.map(targetJson),
-    modulesToSave: peft.selection.modulesToSave,
-    reason,
-    loss,
-    seconds,
-    ...(best && { best }),
-    ...(checkpoint !== undefined && { checkpoint }),
-    ...(evaluations.after && { evaluation: { ...pick(evaluations), history: evaluations.history } }),
-  });
-  if (reason === "aborted") {
-    output.note(
-      checkpoint === undefined
-        ? "interrupted before the first step: nothing was saved"
-        : `interrupted after step ${steps.at(-1)?.step}: ${checkpoint} is saved. To go on, run the same command with --resume`,
-    );
-    return;
-  }
-  const { before, after } = evaluations;
-  const took = `${steps.length} steps in ${seconds.toFixed(1)} s`;
-  output.print(
-    `${took}${reason === "early-stopping" ? ", stopped early: the evaluation loss no longer fell" : ""}`,
-  );
-  if (after) {
-    const change = before ? `${before.loss.toFixed(4)} → ` : "";
-    output.print(
-      `evaluation loss ${change}${after.loss.toFixed(4)} (perplexity ${after.perplexity.toPrecision(4)})`,
-    );
-  } else output.print(`training loss ${steps.at(-1)?.loss.toFixed(4) ?? "unknown"} at the last step`);
-  output.print(`adapter: ${adapter}`);
-  output.print(`try it: ${nextCommand(loaded, place)}`);
-}
-
-const pick = ({ before, after }: Evaluations) => ({ before: before ?? null, after });
-
-/** What one would do with a trained adapter. */
-function nextCommand({ location, tokenizer }: LoadedModel, { output }: FlagValues<typeof runFlags>): string {
-  const common = `${shellWord(location)} --adapter ${shellWord(output!)}`;
-  return tokenizer ? `graft generate ${common} --prompt "…"` : `graft eval ${common} --data …`;
 }
