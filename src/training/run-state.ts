@@ -3,8 +3,9 @@ import { readTensorAsFloat32, type TensorEntry } from "../checkpoint/index.ts";
 import type { BatchSampler, Dataset } from "../data/index.ts";
 import type { CausalLM } from "../models/index.ts";
 import { hashText } from "../tensor/random.ts";
+import type { StepEnd } from "./callbacks.ts";
 import { optionsFingerprint, type TrainingOptions } from "./options.ts";
-import type { JsonValue, TrainerState } from "./state.ts";
+import type { JsonValue, TrainerState, Unlogged } from "./state.ts";
 import { version } from "./version.ts";
 
 /** What the first state of a run, and its fingerprint, follow from. */
@@ -72,3 +73,33 @@ export async function readWeights(
     if (trained.has(name)) values.set(name, (await readTensorAsFloat32(entry)).data);
   return values;
 }
+
+/** What is trained of a saved adapter. Base weights saved along have not changed, and the file may not stay. */
+export function trainedOnly(
+  saved: ReadonlyMap<string, TensorEntry>,
+  peft: PeftModel,
+): ReadonlyMap<string, TensorEntry> {
+  const unchanged = new Set(peft.stateDict().keys());
+  for (const name of peft.trainableParameters().keys()) unchanged.delete(name);
+  return new Map([...saved].filter(([name]) => !unchanged.has(name)));
+}
+
+/** Takes another step into what the next log entry tells. */
+export const withStep = (
+  { steps, loss, tokens, seconds }: Unlogged = {
+    steps: 0,
+    loss: 0,
+    gradNorm: 0,
+    learningRate: 0,
+    tokens: 0,
+    seconds: 0,
+  },
+  end: StepEnd,
+): Unlogged => ({
+  steps: steps + 1,
+  loss: loss + end.loss,
+  gradNorm: end.gradNorm,
+  learningRate: end.learningRate,
+  tokens: tokens + end.tokens,
+  seconds: seconds + end.seconds,
+});

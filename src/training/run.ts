@@ -1,7 +1,5 @@
 import { loadAdapterTensors, type PeftModel } from "../adapters/index.ts";
-import type { TensorEntry } from "../checkpoint/index.ts";
 import { BatchSampler, type Dataset, exampleLengths, type LoadedBatch, loadBatches } from "../data/index.ts";
-import { DataError, TrainingError } from "../errors.ts";
 import type { CausalLM } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
@@ -14,10 +12,11 @@ import { evaluate } from "./evaluate.ts";
 import type { MetricsWriter } from "./metrics.ts";
 import { AdamW } from "./optimizers.ts";
 import type { TrainingOptions } from "./options.ts";
-import { initialState, readWeights } from "./run-state.ts";
+import { diverged, withoutLabels } from "./run-errors.ts";
+import { initialState, readWeights, trainedOnly, withStep } from "./run-state.ts";
 import type { RunStore, SavedRun } from "./run-store.ts";
 import { getScheduler, getWarmupSteps, type Schedule } from "./schedules.ts";
-import { assertResumable, type TrainerState, type Unlogged } from "./state.ts";
+import { assertResumable, type TrainerState } from "./state.ts";
 import { TrainingStep } from "./step.ts";
 
 /** What a run is given. */
@@ -274,7 +273,7 @@ export class Run {
     } = this;
     const started = performance.now();
     const labelTokens = batches.reduce((sum, batch) => sum + batch.labelTokens, 0);
-    if (labelTokens === 0) throw this.withoutLabels(batches);
+    if (labelTokens === 0) throw withoutLabels(this.context.trainDataset.name, state.step + 1, batches);
     let loss = 0;
     const gradients = new Map<string, Tensor<"float32">>();
     for (const [micro, batch] of batches.entries()) {
@@ -285,7 +284,15 @@ export class Run {
       for (const [name, values] of result.gradients) accumulate(gradients, name, values, this.parts.weights);
     }
     const gradNorm = clipGradNorm(gradients, settings.maxGradNorm);
-    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) throw this.diverged(loss, gradNorm, batches);
+    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm))
+      throw diverged({
+        step: state.step + 1,
+        loss,
+        gradNorm,
+        before: this.steps.at(-1)?.loss,
+        learningRate: settings.learningRate,
+        batches,
+      });
     const learningRate = this.parts.schedule(state.step);
     this.parts.optimizer.learningRate = learningRate;
     this.parts.optimizer.step(gradients);
@@ -308,7 +315,7 @@ export class Run {
       tokensPerSecond: tokens / seconds,
     };
     this.steps.push(end);
-    state.unlogged = add(state.unlogged, end);
+    state.unlogged = withStep(state.unlogged, end);
     return end;
   }
 
@@ -371,61 +378,6 @@ export class Run {
       this.parts.metrics.map((writer) => writer.write(step, { epoch: this.epoch(), ...scalars })),
     );
   }
-
-  private diverged(loss: number, gradNorm: number, batches: readonly LoadedBatch[]): TrainingError {
-    const what = Number.isFinite(loss) ? `gradient norm is ${gradNorm}` : `loss is ${loss}`;
-    const before = this.steps.at(-1);
-    return new TrainingError(
-      `The ${what} at step ${this.state.step + 1}${before ? ` (the loss was ${before.loss.toFixed(4)} a step before)` : ""}. Lower the learning rate (now ${this.context.settings.learningRate}), clip gradients (maxGradNorm), or look for broken weights or data.`,
-      {
-        code: "diverged",
-        details: {
-          step: this.state.step + 1,
-          loss,
-          gradNorm,
-          examples: batches.flatMap(({ indices }) => indices),
-        },
-      },
-    );
-  }
-
-  private withoutLabels(batches: readonly LoadedBatch[]): DataError {
-    const examples = batches.flatMap(({ indices }) => indices.map((index) => index + 1));
-    return new DataError(
-      `${this.context.trainDataset.name}: step ${this.state.step + 1} has nothing to learn: no token of example${examples.length > 1 ? "s" : ""} ${examples.slice(0, 8).join(", ")} has a label. Remove them, raise maxLength, or use larger batches.`,
-      { code: "no-labels", details: { dataset: this.context.trainDataset.name, examples } },
-    );
-  }
-}
-
-/** Takes another step into what the next log entry tells. */
-const add = (
-  { steps, loss, tokens, seconds }: Unlogged = {
-    steps: 0,
-    loss: 0,
-    gradNorm: 0,
-    learningRate: 0,
-    tokens: 0,
-    seconds: 0,
-  },
-  end: StepEnd,
-): Unlogged => ({
-  steps: steps + 1,
-  loss: loss + end.loss,
-  gradNorm: end.gradNorm,
-  learningRate: end.learningRate,
-  tokens: tokens + end.tokens,
-  seconds: seconds + end.seconds,
-});
-
-/** What is trained of a saved adapter. Base weights saved along have not changed, and the file may not stay. */
-function trainedOnly(
-  saved: ReadonlyMap<string, TensorEntry>,
-  peft: PeftModel,
-): ReadonlyMap<string, TensorEntry> {
-  const unchanged = new Set(peft.stateDict().keys());
-  for (const name of peft.trainableParameters().keys()) unchanged.delete(name);
-  return new Map([...saved].filter(([name]) => !unchanged.has(name)));
 }
 
 /** Adds a micro-batch's gradient; the first one is taken as it is. */
