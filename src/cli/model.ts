@@ -1,9 +1,12 @@
+import { fieldNames } from "../adapters/config-fields.ts";
+import { snakeCase } from "../adapters/config-options.ts";
 import { PeftModel } from "../adapters/index.ts";
 import { openStore } from "../checkpoint/index.ts";
 import { AutoTokenizer, type Tokenizer } from "../data/index.ts";
 import { type GraftError, isGraftError } from "../errors.ts";
 import { AutoModelForCausalLM, type CausalLM } from "../models/index.ts";
 import type { Output } from "./output.ts";
+import { spelling } from "./schema-flags.ts";
 
 /** A model with what stands beside it. */
 export type LoadedModel = {
@@ -36,6 +39,9 @@ export async function loadModel(
   return { location, model, tokenizer, tokenizerProblem };
 }
 
+/** Options of LoRA in messages, as adapter_config.json has them. */
+const asInFiles = spelling([], Object.fromEntries(fieldNames.map((name) => [name, snakeCase(name)])));
+
 /** Puts a saved adapter into a model. */
 export async function loadAdapter(
   model: CausalLM,
@@ -43,7 +49,8 @@ export async function loadAdapter(
   { isTrainable, output }: { isTrainable: boolean; output: Output },
 ): Promise<PeftModel<CausalLM>> {
   const peft = await PeftModel.fromPretrained(model, location, { isTrainable });
-  for (const { message } of [...peft.peftConfig.warnings, ...peft.selection.warnings]) output.warn(message);
+  for (const { message } of [...peft.peftConfig.warnings, ...peft.selection.warnings])
+    output.warn(asInFiles(message));
   return peft;
 }
 
