@@ -14,7 +14,9 @@ if (major < 20 || (major === 20 && minor < 19)) {
 
 const run = (...args) => {
   // npm's own path, so that the npm that started this script is used, on Windows too.
-  const [command, first] = process.env.npm_execpath ? [process.execPath, [process.env.npm_execpath]] : ["npm", []];
+  const [command, first] = process.env.npm_execpath
+    ? [process.execPath, [process.env.npm_execpath]]
+    : ["npm", []];
   const { status } = spawnSync(command, [...first, ...args], { stdio: "inherit", shell: command === "npm" });
   if (status !== 0) {
     console.error(`npm ${args.join(" ")} failed.`);
