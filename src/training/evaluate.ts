@@ -8,6 +8,8 @@ export type EvaluateOptions = {
   readonly engine: Engine;
   /** Token to pad with; it has no influence on the result. */
   readonly padTokenId: number;
+  /** Where shorter examples are padded. Default "right". */
+  readonly paddingSide?: "right" | "left" | undefined;
   /** Examples per batch. Default 8. */
   readonly batchSize?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -35,13 +37,17 @@ export async function evaluate(
   dataset: Dataset,
   options: EvaluateOptions,
 ): Promise<EvaluationResult> {
-  const { engine, padTokenId, batchSize = 8, signal, onProgress } = options;
+  const { engine, padTokenId, paddingSide: side = "right", batchSize = 8, signal, onProgress } = options;
   const started = performance.now();
   const step = await EvaluationStep.create(model, engine);
   let [sum, labelTokens, done] = [0, 0, 0];
   try {
     const sampler = new BatchSampler({ length: dataset.length, batchSize, shuffle: false });
-    for await (const batch of loadBatches(dataset, sampler, { padTokenId, ...(signal && { signal }) })) {
+    for await (const batch of loadBatches(dataset, sampler, {
+      padTokenId,
+      side,
+      ...(signal && { signal }),
+    })) {
       sum += await step.run(batch);
       labelTokens += batch.labelTokens;
       done += batch.indices.length;

@@ -88,6 +88,9 @@ export const trainingOptionsSchema = z.strictObject({
   groupByLength: boolean()
     .default(false)
     .describe("Put examples of similar length into the same batch: less padding, a less random order."),
+  paddingSide: choice("right", "left")
+    .default("right")
+    .describe("Where shorter examples of a batch are padded."),
   maxLength: count(2)
     .optional()
     .describe(
@@ -219,6 +222,7 @@ export function optionsFingerprint(options: TrainingOptions): Record<string, Jso
     seed: options.seed,
     shuffle: options.shuffle,
     groupByLength: options.groupByLength,
+    paddingSide: options.paddingSide,
     maxLength: options.maxLength ?? null,
   };
 }

@@ -250,7 +250,7 @@ export class Run {
       context: { settings },
     } = this;
     const { trainDataset: dataset, padTokenId, signal } = this.context;
-    const collating = { padTokenId, ...(signal && { signal }) };
+    const collating = { padTokenId, side: settings.paddingSide, ...(signal && { signal }) };
     for (;;) {
       let group: LoadedBatch[] = [];
       let left = state.batchesPerEpoch - state.batchInEpoch;
@@ -326,7 +326,8 @@ export class Run {
       context: { settings },
     } = this;
     const { engine, evalDataset, model, padTokenId, signal } = this.context;
-    const options = { engine, padTokenId, batchSize: settings.evalBatchSize, signal };
+    const { evalBatchSize: batchSize, paddingSide } = settings;
+    const options = { engine, padTokenId, paddingSide, batchSize, signal };
     const result = await evaluate(model.baseModel, evalDataset!, options);
     const best = result.loss < (state.best?.loss ?? Infinity);
     if (best) {

@@ -125,10 +125,10 @@ export class Trainer {
         code: "no-evaluation-data",
       });
     const { model, padTokenId, signal } = this.given;
-    const { evalBatchSize: batchSize, maxLength } = this.settings;
+    const { paddingSide, evalBatchSize: batchSize, maxLength } = this.settings;
     const checked = checkedDataset(dataset, { vocabSize: model.baseModel.vocabSize, maxLength });
     return this.withEngine((engine) =>
-      evaluate(model.baseModel, checked, { engine, padTokenId, batchSize, signal }),
+      evaluate(model.baseModel, checked, { engine, padTokenId, paddingSide, batchSize, signal }),
     );
   }
 

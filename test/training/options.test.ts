@@ -42,6 +42,7 @@ describe("training options", () => {
       seed: 42,
       shuffle: true,
       groupByLength: false,
+      paddingSide: "right",
     });
   });
 

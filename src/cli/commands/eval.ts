@@ -3,7 +3,7 @@ import { dataFlags, dataNotes, maxLengthFlag, openData, tokenizerFlag } from "..
 import { grouped } from "../describe.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
 import { throwProblems } from "../errors.ts";
-import { addFlags, number, readFlags, text, toggle } from "../flags.ts";
+import { addFlags, choice, number, readFlags, text, toggle } from "../flags.ts";
 import { loadAdapter, loadModel, padTokenId } from "../model.ts";
 import { Output } from "../output.ts";
 import { Progress } from "../progress.ts";
@@ -17,6 +17,7 @@ const evalFlags = {
   batchSize: number("Examples per batch. Default: 8.", {}, (n) =>
     Number.isSafeInteger(n) && n >= 1 ? undefined : "must be a whole number of at least 1",
   ),
+  paddingSide: choice("Where shorter examples of a batch are padded. Default: right.", ["right", "left"]),
 };
 const readingFlags = { ...dataFlags, ...maxLengthFlag, ...tokenizerFlag };
 const outputFlags = {
@@ -46,7 +47,7 @@ Examples:
 
 async function run(location: string, command: Command): Promise<void> {
   const problems: string[] = [];
-  const { adapter, batchSize = 8 } = readFlags(command, evalFlags, problems);
+  const { adapter, batchSize = 8, paddingSide } = readFlags(command, evalFlags, problems);
   const reading = readFlags(command, readingFlags, problems);
   const machine = readFlags(command, engineFlags, problems);
   const output = new Output(readFlags(command, outputFlags, problems));
@@ -66,6 +67,7 @@ async function run(location: string, command: Command): Promise<void> {
       const { loss, perplexity, labelTokens, seconds } = await evaluate(model, dataset, {
         engine,
         batchSize,
+        paddingSide,
         padTokenId: padTokenId(loaded),
         onProgress: (done) => progress.update(done),
       });
