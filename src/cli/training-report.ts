@@ -69,7 +69,7 @@ export function reportTraining(
       `evaluation loss ${change}${after.loss.toFixed(4)} (perplexity ${after.perplexity.toPrecision(4)})`,
     );
   } else output.print(`training loss ${steps.at(-1)?.loss.toFixed(4) ?? "unknown"} at the last step`);
-  output.print(`adapter: ${adapter}`);
+  output.print(`adapter: ${folder}`);
   output.print(`try it: ${nextCommand(loaded, folder)}`);
 }
 
