@@ -3,6 +3,7 @@ import { dimEquals, formatShape, type Shape, shapeEquals } from "./dim.ts";
 import { applyRule, unsupported, zero } from "./gradients.ts";
 import * as op from "./ops/build.ts";
 import { isFloat } from "./ops/infer.ts";
+import { recomputation } from "./recompute.ts";
 import { operandsOf, reachable } from "./traverse.ts";
 import type { Node, Value } from "./value.ts";
 
@@ -10,7 +11,8 @@ import type { Node, Value } from "./value.ts";
  * Reverse-mode gradients of a scalar: for each parameter p, a value d(loss)/dp of p's shape.
  *
  * The walk visits only what lies between the loss and the parameters, so nothing below the lowest trained layer is
- * differentiated. A parameter that the loss does not depend on gets zeros.
+ * differentiated. A parameter that the loss does not depend on gets zeros. Of the forward pass, gradients read what is
+ * expensive; the rest they compute again (see recompute.ts).
  * @throws GraphError if the loss is no scalar, a parameter is no float, or an operator on the way has no derivative.
  */
 export function gradients(loss: Value, parameters: readonly Value[]): Value[] {
@@ -27,10 +29,11 @@ export function gradients(loss: Value, parameters: readonly Value[]): Value[] {
   const order = reachable([loss]);
   const needed = dependents(order, parameters);
   const cotangents = new Map<Value, Value>([[loss, op.full(1, [], loss.dtype)]]);
+  const again = recomputation();
   for (const value of order.reverse()) {
     const dy = cotangents.get(value);
     if (dy === undefined || value.source.kind !== "node") continue;
-    propagate(value.source.node, value, dy, needed, cotangents);
+    propagate(value.source.node, value, dy, { needed, cotangents, again });
   }
   return parameters.map(
     (parameter) => cotangents.get(parameter) ?? op.full(0, parameter.shape, parameter.dtype),
@@ -44,16 +47,18 @@ function dependents(order: readonly Value[], parameters: readonly Value[]): Read
   return found;
 }
 
-function propagate(
-  node: Node,
-  y: Value,
-  dy: Value,
-  needed: ReadonlySet<Value>,
-  cotangents: Map<Value, Value>,
-): void {
+/** State of one walk. */
+type Walk = {
+  readonly needed: ReadonlySet<Value>;
+  readonly cotangents: Map<Value, Value>;
+  readonly again: (value: Value) => Value;
+};
+
+function propagate(node: Node, y: Value, dy: Value, { needed, cotangents, again }: Walk): void {
   const inputs = node.inputs as readonly (Value | undefined)[];
   if (!inputs.some((x) => x !== undefined && needed.has(x))) return;
-  for (const [i, cotangent] of applyRule(node, y, dy).entries()) {
+  const seen = { ...node, inputs: inputs.map((x) => x && again(x)) } as Node;
+  for (const [i, cotangent] of applyRule(seen, again(y), dy).entries()) {
     const x = inputs[i];
     if (x === undefined || !needed.has(x) || cotangent === zero) continue;
     if (cotangent === unsupported)

@@ -79,6 +79,8 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
         executionProviders: [device],
         graphOptimizationLevel: "all",
         executionMode: "sequential",
+        // A pattern is one block for a whole run, beside the blocks of the first run, which stay: nearly twice the memory.
+        enableMemPattern: false,
         intraOpNumThreads: threads,
         interOpNumThreads: 1,
         logSeverityLevel: 4, // fatal: errors reach the caller as such, and a library does not print
@@ -86,6 +88,8 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
         // What JavaScript reads. A tensor left on a GPU aborts Node when it is read.
         ...(device === "cpu" ? {} : { preferredOutputLocation: "cpu" as const }),
         extra: {
+          // It would merge what gradients compute again with what they are not to keep.
+          optimization: { disable_specified_optimizers: "CommonSubexpressionElimination" },
           session: {
             disable_prepacking: "1",
             ...(weightsDirectory === undefined

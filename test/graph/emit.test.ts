@@ -320,3 +320,18 @@ describe("weights by reference", () => {
     });
   });
 });
+
+describe("order", () => {
+  // ONNX Runtime starts with the last node that nothing uses: here the loss, then gradients as they become known.
+  test("what nothing else uses comes last, the gradients in the order of the parameters, the loss after them", () => {
+    const [x, lower, upper] = [float("x", [2, 3]), float("lower", [3, 3]), float("upper", [3, 3])];
+    const loss = op.reduceSum(op.gemm(op.relu(op.gemm(x, lower)), upper), { axes: [0, 1], keepdims: false });
+    const [dLower, dUpper] = gradients(loss, [lower, upper]);
+    const { node } = decode({ loss, dLower: dLower!, dUpper: dUpper! });
+    const producers = new Map(node.map(({ output, input }) => [output[0]!, input[0]!]));
+    const places = ["dLower", "dUpper", "loss"].map((name) =>
+      node.findIndex(({ output }) => output[0] === producers.get(name)),
+    );
+    expect(places).toEqual([node.length - 6, node.length - 5, node.length - 4]);
+  });
+});

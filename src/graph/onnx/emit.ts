@@ -2,7 +2,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { GraphError } from "../../errors.ts";
 import { byteSize, type DType, type Tensor } from "../../tensor/index.ts";
 import type { Dim, Shape } from "../dim.ts";
-import { reachable } from "../traverse.ts";
+import { operandsOf, reachable } from "../traverse.ts";
 import { type Node, scalar, type Value, type WeightStorage } from "../value.ts";
 import { type Encoding, encodings, onnxDataTypes } from "./encoding.ts";
 import {
@@ -81,7 +81,7 @@ class Emitter {
   }
 
   program(): Program {
-    for (const value of this.values) this.name(value);
+    for (const value of this.inOrder()) this.name(value);
     const named = Object.entries(this.outputs).map(([name, value]) => {
       this.nodes.push(
         create(NodeProtoSchema, { opType: "Identity", input: [this.name(value)], output: [name], name }),
@@ -111,6 +111,17 @@ class Emitter {
       weightsDirectory: this.files.directory,
       memoryWeights: this.files.memory,
     };
+  }
+
+  /**
+   * The values in a topological order for which ONNX Runtime needs little memory. It computes what nothing else uses last
+   * one first, each with all it depends on. So these come last and backwards: the loss is computed first, then the
+   * gradients as the backward pass reaches them, and what a layer kept is freed layer by layer.
+   */
+  private inOrder(): Value[] {
+    const used = new Set(this.values.flatMap(operandsOf));
+    const ends = this.values.filter((value) => !used.has(value));
+    return [...this.values.filter((value) => used.has(value)), ...ends.reverse()];
   }
 
   private addInput(name: string, value: Value): void {
