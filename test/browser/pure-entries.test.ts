@@ -65,15 +65,14 @@ const inPage = (body: string): Promise<Record<string, unknown>> => page.evaluate
 test("graftjs/selection loads without ONNX Runtime and selects as PEFT does", async () => {
   const result = await inPage(`
     const { selectTargets, parseSkeleton } = await import("/dist/selection/index.js");
-    const linear = (name) => [name, "Linear", "linear", 8, 8, [["weight", [8, 8]]]];
-    const names = [0, 1].flatMap((i) => ["q_proj", "v_proj"].map((leaf) => "model.layers." + i + ".self_attn." + leaf));
-    const modules = [["", "Model", "module", null, null, []], ...names.map(linear)];
-    const tree = parseSkeleton({ name: "m", model_type: "llama", modules, num_parameters: 256 });
-    const { targets, trainableParameters } = selectTargets(tree, { r: 2, targetModules: ".*layers[.]1[.].*(q|v)_proj" });
+    const skeleton = await fetch("/test/vectors/skeletons/llama-3.2-1b.json.gz");
+    const text = await new Response(skeleton.body.pipeThrough(new DecompressionStream("gzip"))).text();
+    const tree = parseSkeleton(JSON.parse(text));
+    const { targets, trainableParameters } = selectTargets(tree, { r: 8, targetModules: ".*layers[.]1[.].*(q|v)_proj" });
     return { names: targets.map((target) => target.name), trainableParameters };`);
   expect(result).toEqual({
     names: ["model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"],
-    trainableParameters: 64,
+    trainableParameters: 8 * (2048 + 2048 + 2048 + 512),
   });
 });
 
