@@ -52,7 +52,7 @@ graft(
   "32",
   "--learning-rate",
   "5e-3",
-  ...(quick ? ["--max-steps", "12"] : ["--epochs", "2"]),
+  ...(quick ? ["--max-steps", "12"] : ["--epochs", "4"]),
   "--output",
   adapter,
   "--overwrite",
