@@ -22,13 +22,13 @@ const data = "data/devils-dictionary";
 const adapter = quick ? "out/demo-quick" : "out/demo";
 const writing = [
   "--prompt",
-  "Politician, n. ",
+  "Marriage, n. ",
   "--max-new-tokens",
   "40",
   "--temperature",
-  "0.7",
+  "0.6",
   "--seed",
-  "1",
+  "2",
 ];
 
 console.log(
