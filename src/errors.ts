@@ -92,6 +92,20 @@ export function nearest(word: string, candidates: Iterable<string>, limit = 3): 
     .map(([, candidate]) => candidate);
 }
 
+/** ` (closest: "name")`, or nothing if no candidate is close. */
+export function closest(word: string, candidates: Iterable<string>): string {
+  const [best] = nearest(word, candidates, 1);
+  return best === undefined ? "" : ` (closest: "${best}")`;
+}
+
+/** How many problems a message lists before it only counts the rest. */
+export const listedProblems = 8;
+
+/** The first few of many, and how many there are besides. */
+export const listProblems = (problems: readonly string[]): string =>
+  problems.slice(0, listedProblems).join("; ") +
+  (problems.length > listedProblems ? `; and ${problems.length - listedProblems} more` : "");
+
 /** Optimal-string-alignment distance: insertions, deletions, substitutions and swaps of neighbours. */
 function editDistance(a: string, b: string): number {
   let beforePrevious: number[] = [];

@@ -1,5 +1,5 @@
 import { readTensorAsFloat32, type TensorEntry } from "../checkpoint/index.ts";
-import { AdapterError, nearest } from "../errors.ts";
+import { AdapterError, closest, listedProblems, listProblems } from "../errors.ts";
 import { formatShape } from "../graph/index.ts";
 import type { Parameter } from "../nn/index.ts";
 import type { DType } from "../tensor/index.ts";
@@ -7,9 +7,6 @@ import { parametersByKey } from "./inject.ts";
 import type { PeftModel } from "./peft-model.ts";
 
 const storedDtypes: ReadonlySet<DType> = new Set(["float32", "float16", "bfloat16"]);
-
-/** How many problems a message lists before it only counts. */
-const LISTED = 8;
 
 /**
  * Fills an injected adapter from saved tensors. Base weights that were saved along (resized or adapted embeddings) replace
@@ -22,15 +19,17 @@ export async function loadAdapterTensors(
   file: string,
 ): Promise<void> {
   const parameters = parametersByKey(peft.baseModel);
-  const expected = new Set(peft.selection.stateDict.map(([key]) => key));
+  const absent = peft.selection.stateDict.flatMap(([key]) => (tensors.has(key) ? [] : [key]));
   const unknown = [...tensors.keys()].filter((key) => !parameters.has(key));
-  const problems = [...expected]
-    .filter((key) => !tensors.has(key) && parameters.get(key)?.trainable)
-    .map((key) => `"${key}" is missing${suggestion(key, unknown)}`);
-  const absent = [...expected].filter((key) => !tensors.has(key));
+  const problems: string[] = [];
+  // Looking for the closest key takes a while among many: only for what the message lists.
+  const hint = (key: string, candidates: readonly string[]): string =>
+    problems.length < listedProblems ? closest(key, candidates) : "";
+  for (const key of absent)
+    if (parameters.get(key)?.trainable) problems.push(`"${key}" is missing${hint(key, unknown)}`);
   for (const [key, entry] of tensors) {
     const parameter = parameters.get(key);
-    if (!parameter) problems.push(`"${key}" is not part of the adapted model${suggestion(key, absent)}`);
+    if (!parameter) problems.push(`"${key}" is not part of the adapted model${hint(key, absent)}`);
     else if (!(storedDtypes.has(entry.dtype) || (parameter.fed && entry.dtype === "float64")))
       problems.push(`"${key}" is stored as ${entry.dtype}; ${[...storedDtypes].join(", ")} are supported`);
     else if (formatShape(entry.shape) !== formatShape(parameter.shape))
@@ -40,7 +39,7 @@ export async function loadAdapterTensors(
   }
   if (problems.length > 0)
     throw new AdapterError(
-      `${file} does not fit ${peft.baseModel.nameOrPath} (${peft.baseModel.modelType}): ${list(problems)}. Was the adapter trained on another model, or with another adapter_config.json?`,
+      `${file} does not fit ${peft.baseModel.nameOrPath} (${peft.baseModel.modelType}): ${listProblems(problems)}. Was the adapter trained on another model, or with another adapter_config.json?`,
       { code: "adapter-does-not-fit", details: { file, problems } },
     );
   // Everything is read before anything is changed.
@@ -56,13 +55,3 @@ async function assignment(parameter: Parameter, entry: TensorEntry): Promise<() 
     else parameter.storage = entry;
   };
 }
-
-const suggestion = (key: string, candidates: Iterable<string>): string => {
-  const close = nearest(key, candidates, 1)[0];
-  return close ? ` (closest: "${close}")` : "";
-};
-
-const list = (items: readonly string[]): string =>
-  items.length <= LISTED
-    ? items.join("; ")
-    : `${items.slice(0, LISTED).join("; ")}; and ${items.length - LISTED} more`;

@@ -7,7 +7,7 @@ import {
   readJsonIfPresent,
   type TensorEntry,
 } from "../checkpoint/index.ts";
-import { CheckpointError, nearest } from "../errors.ts";
+import { CheckpointError, closest, listedProblems, listProblems } from "../errors.ts";
 import { formatShape } from "../graph/index.ts";
 import type { Parameter } from "../nn/index.ts";
 import type { DType } from "../tensor/index.ts";
@@ -18,9 +18,6 @@ const weightDtypes: ReadonlySet<DType> = new Set(["float32", "float16", "bfloat1
 
 /** Tensors that older checkpoints hold although they are computed. */
 const computed = /(^|\.)rotary_emb\.inv_freq$/;
-
-/** How many problems a message lists before it only counts. */
-const LISTED = 8;
 
 export const AutoModelForCausalLM = {
   /**
@@ -40,7 +37,7 @@ export const AutoModelForCausalLM = {
     const unused = bindWeights(model, checkpoint);
     if (unused.length > 0)
       warnings.push(
-        `${checkpoint.name}: tensors that ${model.modelType} does not have are not used: ${list(unused)}.`,
+        `${checkpoint.name}: tensors that ${model.modelType} does not have are not used: ${listProblems(unused)}.`,
       );
     model.origin = {
       name: store.name,
@@ -64,30 +61,29 @@ export function bindWeights(model: CausalLM, checkpoint: Checkpoint): string[] {
   const bare = ![...tensors.keys()].some((name) => name.startsWith(prefix));
   const problems: string[] = [];
   const used = new Set<string>();
+  // Looking for the closest name takes a while among many: only for what the message lists.
+  const hint = (name: string): string =>
+    problems.length < listedProblems
+      ? closest(
+          name,
+          [...tensors.keys()].filter((other) => !used.has(other)),
+        )
+      : "";
   for (const [path, parameter] of model.namedParameters()) {
     const name = bare && path.startsWith(prefix) ? path.slice(prefix.length) : path;
     const entry = tensors.get(name);
     used.add(name);
     parameter.name = path;
-    const problem = entry ? bindParameter(parameter, entry) : missing(name, tensors.keys(), used);
+    const problem = entry ? bindParameter(parameter, entry) : `tensor "${name}" is missing${hint(name)}`;
     if (problem !== undefined) problems.push(problem);
   }
   if (problems.length > 0)
     throw new CheckpointError(
-      `${checkpoint.name} does not fit its config.json: ${list(problems)}. Is the checkpoint complete, and is config.json its own?`,
+      `${checkpoint.name} does not fit its config.json: ${listProblems(problems)}. Is the checkpoint complete, and is config.json its own?`,
       { code: "weights-do-not-fit", details: { checkpoint: checkpoint.name, problems } },
     );
   const tied = model.tiedEmbeddings ? `${model.outputEmbeddingPath}.weight` : undefined;
   return [...tensors.keys()].filter((name) => !used.has(name) && name !== tied && !computed.test(name));
-}
-
-function missing(name: string, names: Iterable<string>, used: ReadonlySet<string>): string {
-  const close = nearest(
-    name,
-    [...names].filter((candidate) => !used.has(candidate)),
-    1,
-  )[0];
-  return `tensor "${name}" is missing${close ? ` (closest: "${close}")` : ""}`;
 }
 
 function bindParameter(parameter: Parameter, entry: TensorEntry): string | undefined {
@@ -99,8 +95,3 @@ function bindParameter(parameter: Parameter, entry: TensorEntry): string | undef
   parameter.storage = entry;
   return undefined;
 }
-
-const list = (items: readonly string[]): string =>
-  items.length <= LISTED
-    ? items.join("; ")
-    : `${items.slice(0, LISTED).join("; ")}; and ${items.length - LISTED} more`;

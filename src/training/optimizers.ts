@@ -1,4 +1,4 @@
-import { TrainingError } from "../errors.ts";
+import { listProblems, TrainingError } from "../errors.ts";
 import { type Tensor, zeros } from "../tensor/index.ts";
 
 /** Trainable tensors, or their gradients or optimizer state, by parameter name. */
@@ -147,7 +147,7 @@ export class AdamW {
       problems.push("step must be an int64 scalar that is not negative");
     if (problems.length > 0)
       throw new TrainingError(
-        `The optimizer state does not fit the trainable parameters: ${list(problems)}. ` +
+        `The optimizer state does not fit the trainable parameters: ${listProblems(problems)}. ` +
           "Resume with the adapter settings of the saved run, or start a new run.",
         { code: "optimizer-state", details: { problems } },
       );
@@ -172,7 +172,7 @@ export class AdamW {
     }
     if (problems.length > 0)
       throw new TrainingError(
-        `Gradients and trainable parameters differ: ${list(problems)}. ` +
+        `Gradients and trainable parameters differ: ${listProblems(problems)}. ` +
           "Build the optimizer from the parameters that the training program differentiates.",
         { code: "gradient-mismatch", details: { problems } },
       );
@@ -240,8 +240,3 @@ function adamW(
 
 const sameShape = (a: readonly number[], b: readonly number[]): boolean =>
   a.length === b.length && a.every((dim, i) => dim === b[i]);
-
-/** The first few of many. */
-const list = (problems: readonly string[], shown = 8): string =>
-  problems.slice(0, shown).join("; ") +
-  (problems.length > shown ? `; and ${problems.length - shown} more` : "");

@@ -1,4 +1,4 @@
-import { nearest, TrainingError } from "../errors.ts";
+import { closest, TrainingError } from "../errors.ts";
 
 /** Names of learning-rate schedules, as in transformers' `lr_scheduler_type`. */
 export const schedulerTypes = ["constant", "constant_with_warmup", "linear", "cosine"] as const;
@@ -37,9 +37,8 @@ export function getScheduler(
 ): Schedule {
   const problems: string[] = [];
   if (!schedulerTypes.includes(type)) {
-    const close = nearest(type, schedulerTypes)[0];
     problems.push(
-      `no schedule is called "${type}"${close ? ` (closest: "${close}")` : ""}; there are ${schedulerTypes.join(", ")}`,
+      `no schedule is called "${type}"${closest(type, schedulerTypes)}; there are ${schedulerTypes.join(", ")}`,
     );
   }
   if (!(learningRate >= 0 && learningRate < Infinity))
