@@ -3,7 +3,7 @@ import { Embedding, Linear, type Module, type Parameter, type PreTrainedModel } 
 import { type Selection, selectTargets, type Target } from "../selection/index.ts";
 import type { LoraConfig } from "./config.ts";
 import type { LoraInit } from "./lora-init.ts";
-import { ADAPTER_NAME, adapterKey, LoraEmbedding, type LoraLayer, LoraLinear } from "./lora-layer.ts";
+import { ADAPTER_NAME, KEY_PREFIX, LoraEmbedding, type LoraLayer, LoraLinear } from "./lora-layer.ts";
 import { moduleTreeOf } from "./module-tree.ts";
 import { SavedModule } from "./saved-module.ts";
 
@@ -45,24 +45,26 @@ export function injectAdapter(
  * trained since.
  */
 export function removeAdapter(model: PreTrainedModel): void {
-  const wrapped = [...model.namedModules()].flatMap(([path, module]) =>
-    module instanceof LoraLinear || module instanceof LoraEmbedding
-      ? [[path, module.base_layer] as const]
-      : module instanceof SavedModule
-        ? [[path, module.original_module] as const]
-        : [],
-  );
-  for (const [path, original] of wrapped) model.replaceModule(path, original);
+  for (const [path, module] of [...model.namedModules()]) {
+    const original = replacedBy(module);
+    if (original) model.replaceModule(path, original);
+  }
   for (const [path, parameter] of model.namedParameters()) {
     parameter.trainable = false;
     parameter.name = path;
   }
 }
 
+/** The layer that an adapter's module stands in the place of; undefined for every other module. */
+function replacedBy(module: Module): Module | undefined {
+  if (module instanceof LoraLinear || module instanceof LoraEmbedding) return module.base_layer;
+  return module instanceof SavedModule ? module.original_module : undefined;
+}
+
 /** PEFT would adapt the layers inside the first adapter, or put a second one beside it. */
 function refuseSecond(model: PreTrainedModel): void {
   for (const [path, module] of model.namedModules())
-    if (module instanceof LoraLinear || module instanceof LoraEmbedding || module instanceof SavedModule)
+    if (replacedBy(module))
       throw new AdapterError(
         `${model.nameOrPath} has an adapter already (in "${path}"), and one model carries one adapter. Load the model again for another one.`,
         { code: "already-adapted", details: { path } },
@@ -121,10 +123,7 @@ function trainBiases(model: PreTrainedModel, bias: string, layers: readonly Lora
 
 /** Name of a parameter in adapter_model.safetensors, from its path in the adapted model. */
 export const savedKey = (path: string): string =>
-  adapterKey(
-    path.replace(`.modules_to_save.${ADAPTER_NAME}`, "").replace(`.${ADAPTER_NAME}.`, "."),
-    "",
-  ).slice(0, -1);
+  KEY_PREFIX + path.replace(`.modules_to_save.${ADAPTER_NAME}`, "").replace(`.${ADAPTER_NAME}.`, ".");
 
 /** Every parameter of an adapted model under its saved name; what the adapter replaced is left out. */
 export function parametersByKey(model: PreTrainedModel): Map<string, Parameter> {

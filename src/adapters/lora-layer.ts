@@ -26,8 +26,11 @@ export type LoraLayerOptions = {
   readonly seed: number;
 };
 
+/** What every saved name begins with: PEFT's own wrappers around the base model. */
+export const KEY_PREFIX = "base_model.model.";
+
 /** Name of an adapter's tensor in adapter_model.safetensors. */
-export const adapterKey = (path: string, tail: string): string => `base_model.model.${path}.${tail}`;
+export const adapterKey = (path: string, tail: string): string => `${KEY_PREFIX}${path}.${tail}`;
 
 function parameter(key: string, shape: readonly number[]): Parameter {
   const created = new Parameter(shape, key);

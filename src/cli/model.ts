@@ -54,21 +54,6 @@ export async function loadAdapter(
   return peft;
 }
 
-/** The token to pad with: the tokenizer's, else the first that the model's files name, else 0. */
-export function padTokenId({ model, tokenizer }: LoadedModel): number {
-  const { config, generationConfig } = model.origin;
-  const candidates = [
-    tokenizer?.padTokenId,
-    config["pad_token_id"],
-    generationConfig?.["pad_token_id"],
-    ...eosTokenIds(model),
-  ];
-  const isToken = (id: unknown): id is number =>
-    Number.isInteger(id) && (id as number) >= 0 && (id as number) < model.vocabSize;
-  return candidates.find(isToken) ?? 0;
-}
-
-/** Tokens that end a text, by config.json. */
-export function eosTokenIds({ origin: { config } }: CausalLM): number[] {
-  return [config["eos_token_id"] ?? []].flat().filter((id): id is number => typeof id === "number");
-}
+/** The token to pad with: the tokenizer's, if the model has it, else the model's own. */
+export const padTokenId = ({ model, tokenizer }: LoadedModel): number =>
+  model.hasToken(tokenizer?.padTokenId) ? tokenizer!.padTokenId! : model.padTokenId;

@@ -143,7 +143,7 @@ function checkPrompt({ model }: CachedDecoder, prompt: readonly number[]): void 
     throw new GraftError("The prompt has no tokens. Give at least one; the model's BOS token will do.", {
       code: "empty-prompt",
     });
-  const at = prompt.findIndex((token) => !(Number.isInteger(token) && token >= 0 && token < model.vocabSize));
+  const at = prompt.findIndex((token) => !model.hasToken(token));
   if (at >= 0)
     throw new GraftError(
       `Token ${prompt[at]} at place ${at} of the prompt is not in the vocabulary of ${model.vocabSize}. Does the tokenizer belong to the model?`,

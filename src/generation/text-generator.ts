@@ -62,12 +62,11 @@ export class TextGenerator {
 
   /** The settings that options, the model's generation_config.json and defaults make together. */
   settings(options: GenerationOptions = {}): { config: GenerationConfig; warnings: GenerationWarning[] } {
-    const { origin } = this.decoder.model;
-    const eos = origin.config["eos_token_id"];
+    const { origin, eosTokenIds } = this.decoder.model;
     return resolveGenerationConfig(options, {
       file: origin.generationConfig,
       name: `${origin.name}/generation_config.json`,
-      eosTokenIds: eos === undefined || eos === null ? undefined : ([eos].flat() as number[]),
+      eosTokenIds,
     });
   }
 

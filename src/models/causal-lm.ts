@@ -39,6 +39,24 @@ export abstract class CausalLM extends PreTrainedModel {
   /** Set by loading. */
   origin!: ModelOrigin;
 
+  /** Tokens that end a text, by config.json. */
+  get eosTokenIds(): number[] {
+    const ids = [this.origin.config["eos_token_id"]].flat();
+    return ids.filter((id): id is number => typeof id === "number");
+  }
+
+  /** A token to pad with; any will do, since padding is masked. The first that the model's files name, else 0. */
+  get padTokenId(): number {
+    const { config, generationConfig } = this.origin;
+    const named = [config["pad_token_id"], generationConfig?.["pad_token_id"], ...this.eosTokenIds];
+    return named.find((id): id is number => this.hasToken(id)) ?? 0;
+  }
+
+  /** Whether the vocabulary has this token. */
+  hasToken(id: unknown): boolean {
+    return Number.isInteger(id) && (id as number) >= 0 && (id as number) < this.vocabSize;
+  }
+
   override get nameOrPath(): string {
     return this.origin.name;
   }

@@ -206,17 +206,17 @@ export function commonSettings(config: CommonConfig, raw: Readonly<Record<string
   };
 }
 
-export const layerWindows = z.array(z.enum(["full_attention", "sliding_attention"])).nullish();
+/** Fields of the configurations that choose a window layer by layer; read with `windowsOf`. */
+export const windowFields = {
+  use_sliding_window: z.boolean().default(false),
+  sliding_window: count.nullish(),
+  max_window_layers: z.number().int().nonnegative().default(28),
+  layer_types: z.array(z.enum(["full_attention", "sliding_attention"])).nullish(),
+};
 
 /** Windows from `layer_types`, or from `max_window_layers`, as the Qwen configurations derive them. */
 export function windowsOf(
-  config: {
-    num_hidden_layers: number;
-    use_sliding_window: boolean;
-    sliding_window?: number | null | undefined;
-    max_window_layers: number;
-    layer_types?: readonly ("full_attention" | "sliding_attention")[] | null | undefined;
-  },
+  config: z.infer<z.ZodObject<typeof windowFields>> & Pick<CommonConfig, "num_hidden_layers">,
   file: string,
 ): (number | undefined)[] {
   const window = config.use_sliding_window ? (config.sliding_window ?? undefined) : undefined;

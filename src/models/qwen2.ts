@@ -1,14 +1,11 @@
 import { z } from "zod";
 import { DecoderForCausalLM } from "./decoder.ts";
-import { commonSettings, decoderFields, layerWindows, parseConfig, windowsOf } from "./decoder-config.ts";
+import { commonSettings, decoderFields, parseConfig, windowFields, windowsOf } from "./decoder-config.ts";
 import type { ModelBuilder } from "./registry.ts";
 
 const schema = z.object({
   ...decoderFields,
-  use_sliding_window: z.boolean().default(false),
-  sliding_window: z.number().int().positive().nullish(),
-  max_window_layers: z.number().int().nonnegative().default(28),
-  layer_types: layerWindows,
+  ...windowFields,
 });
 
 /** Qwen2 and Qwen2.5: biases on queries, keys and values. Source: transformers models/qwen2. */

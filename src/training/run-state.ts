@@ -16,12 +16,6 @@ type Described = {
   readonly evalDataset: Dataset | undefined;
 };
 
-/** The token that a model pads with; any will do, since padding is masked. */
-export function padToken(model: CausalLM): number {
-  const configured = model.origin.config["pad_token_id"];
-  return typeof configured === "number" && configured >= 0 ? configured : 0;
-}
-
 /** The state before the first step. */
 export function initialState(described: Described, sampler: BatchSampler): TrainerState {
   const { settings } = described;

@@ -9,7 +9,6 @@ import { type EvaluationResult, evaluate } from "./evaluate.ts";
 import type { MetricsWriter } from "./metrics.ts";
 import { resolveTrainingOptions, type TrainingOptions, type TrainingOptionsInput } from "./options.ts";
 import { Run, type RunContext, type TrainResult } from "./run.ts";
-import { padToken } from "./run-state.ts";
 import type { RunStore, SavedRun } from "./run-store.ts";
 
 export type TrainerOptions = TrainingOptionsInput & {
@@ -69,7 +68,7 @@ export class Trainer {
       model,
       trainDataset: checkedDataset(trainDataset, checks),
       evalDataset: evalDataset && checkedDataset(evalDataset, checks),
-      padTokenId: padTokenId ?? padToken(model.baseModel),
+      padTokenId: padTokenId ?? model.baseModel.padTokenId,
       callbacks: callbacks ?? [],
       metrics: metrics ?? [],
       signal,

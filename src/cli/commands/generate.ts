@@ -7,7 +7,7 @@ import { tokenizerFlag } from "../data-flags.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
 import { throwProblems, withAdvice } from "../errors.ts";
 import { addFlags, type FlagValues, flagName, integers, readFlags, text, texts, toggle } from "../flags.ts";
-import { eosTokenIds, type LoadedModel, loadAdapter, loadModel } from "../model.ts";
+import { type LoadedModel, loadAdapter, loadModel } from "../model.ts";
 import { Output } from "../output.ts";
 import { schemaFlags, spelling } from "../schema-flags.ts";
 import { printDevices } from "./devices.ts";
@@ -79,7 +79,7 @@ async function run(location: string, command: Command): Promise<void> {
   const { config, warnings } = resolveGenerationConfig(options, {
     file: model.origin.generationConfig,
     name: `${model.origin.name}/generation_config.json`,
-    eosTokenIds: eosTokenIds(model),
+    eosTokenIds: model.eosTokenIds,
   });
   for (const { message } of warnings) output.warn(spell(message));
   if (config.stop.length > 0 && tokenizer === undefined)
