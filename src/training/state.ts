@@ -8,9 +8,8 @@ const scalar = z.union([z.number(), z.enum(["NaN", "Infinity", "-Infinity"])]).t
 const historyEntry = z.object({ step: count, epoch: z.number().min(0) }).catchall(scalar);
 export type HistoryEntry = z.output<typeof historyEntry>;
 
-const json: z.ZodType<JsonValue> = z.lazy(() =>
-  z.union([z.string(), z.number(), z.boolean(), z.null(), z.array(json), z.record(z.string(), json)]),
-);
+/** What JSON.parse gave is JSON already; a schema that copies it would lose keys such as "__proto__". */
+const json = z.custom<JsonValue>();
 export type JsonValue = string | number | boolean | null | JsonValue[] | { [key: string]: JsonValue };
 
 /** Steps that no log entry tells of yet: sums, and the last step's norm and rate. */

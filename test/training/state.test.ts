@@ -76,6 +76,13 @@ describe("trainer state", () => {
     { noNullPrototype: true },
   );
 
+  it("keeps every key inside a fingerprint, also __proto__", () => {
+    const fingerprint = JSON.parse('{"option": {"__proto__": null, "list": [{"__proto__": 1}]}}');
+    const text = serializeTrainerState({ ...state, fingerprint });
+    expect(text).toContain("__proto__");
+    expect(serializeTrainerState(parseTrainerState(text, "trainer_state.json"))).toBe(text);
+  });
+
   it("survives writing and reading, bit for bit", () => {
     fc.assert(
       fc.property(anyState, (any) => {
