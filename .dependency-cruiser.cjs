@@ -11,6 +11,7 @@ const direct = {
   nn: ["graph"],
   models: ["nn", "checkpoint"],
   adapters: ["selection", "nn", "checkpoint"],
+  inspection: ["models", "adapters"],
   runtime: ["graph"],
   data: ["tensor"],
   training: ["models", "adapters", "runtime", "data"],

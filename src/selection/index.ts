@@ -5,12 +5,13 @@
  *     const tree = parseSkeleton(json);
  *     const { targets, trainableParameters } = selectTargets(tree, { r: 8, targetModules: ["q_proj", "v_proj"] });
  */
-export { taskTypes } from "./config.ts";
-export { defaultTargetModules } from "./defaults.ts";
+
 export type { SelectionWarning, Stage } from "./failure.ts";
-export type { LayerHit } from "./layer-filter.ts";
-export type { LoraLayerName } from "./lora-plan.ts";
-export { type Matcher, type MatchResult, makeMatcher } from "./match.ts";
+export { taskTypes } from "./peft/config.ts";
+export { defaultTargetModules } from "./peft/defaults.ts";
+export type { LayerHit } from "./peft/layer-filter.ts";
+export type { LoraLayerName } from "./peft/lora-plan.ts";
+export { type Matcher, type MatchResult, makeMatcher } from "./peft/match.ts";
 export {
   type Names,
   type PatternTable,
@@ -18,11 +19,11 @@ export {
   type SelectionConfig,
   type TaskType,
   Tuple,
-} from "./options.ts";
-export { describeReason, type TargetReason } from "./reason.ts";
-export { selectTargets } from "./select.ts";
-export type { Selection } from "./selection.ts";
-export type { Target } from "./target.ts";
+} from "./peft/options.ts";
+export { describeReason, type TargetReason } from "./peft/reason.ts";
+export { selectTargets } from "./peft/select.ts";
+export type { Selection } from "./peft/selection.ts";
+export type { Target } from "./peft/target.ts";
 export {
   type ModuleExtra,
   type ModuleInfo,

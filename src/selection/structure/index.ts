@@ -1,0 +1,2 @@
+export { findLists, type NumberedList, type Position } from "./lists.ts";
+export { type Block, type Place, Structure } from "./structure.ts";
