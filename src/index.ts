@@ -12,11 +12,16 @@
 
 // Models and adapters
 export {
+  type FreshAdapter,
+  type FreshAdapterOptions,
+  freshAdapter,
   getPeftModel,
   LoraConfig,
   type LoraConfigOptions,
   moduleTreeOf,
   PeftModel,
+  type PythonSnippetOptions,
+  toPython,
 } from "./adapters/index.ts";
 // Files
 export { blobStore, type FileStore, openStore, urlStore } from "./checkpoint/index.ts";

@@ -7,9 +7,11 @@ export {
   type LoraConfigOptions,
 } from "./config.ts";
 export { CONFIG_FILE, WEIGHTS_FILE } from "./files.ts";
+export { type FreshAdapter, type FreshAdapterOptions, freshAdapter } from "./fresh.ts";
 export { injectAdapter } from "./inject.ts";
 export { loadAdapterTensors } from "./load.ts";
 export { ADAPTER_NAME, LoraEmbedding, LoraLinear } from "./lora-layer.ts";
 export { moduleTreeOf } from "./module-tree.ts";
 export { getPeftModel, PeftModel } from "./peft-model.ts";
+export { type PythonSnippetOptions, toPython } from "./python-snippet.ts";
 export { SavedModule } from "./saved-module.ts";

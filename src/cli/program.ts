@@ -20,6 +20,10 @@ const commands: Readonly<Record<string, Entry>> = {
     summary: "show which modules a configuration adapts, and what that costs",
     load: async () => import("./commands/select.ts"),
   },
+  init: {
+    summary: "write a fresh adapter: its configuration and starting weights",
+    load: async () => import("./commands/init.ts"),
+  },
   train: {
     summary: "fine-tune adapters in the layers you name",
     load: async () => import("./commands/train.ts"),

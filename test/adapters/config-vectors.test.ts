@@ -6,8 +6,8 @@ import { describe, expect, it } from "vitest";
 import { LoraConfig } from "../../src/adapters/config.ts";
 import { isVariant } from "../../src/adapters/config-variants.ts";
 import { AdapterError, isGraftError } from "../../src/errors.ts";
-import { resolveConfig } from "../../src/selection/peft/config.ts";
 import { Warnings } from "../../src/selection/failure.ts";
+import { resolveConfig } from "../../src/selection/peft/config.ts";
 import { type SelectionVectorFile, toConfig } from "../conformance/selection-vectors.ts";
 
 type Json = Record<string, unknown>;
