@@ -4,6 +4,14 @@ import type { Program } from "./program.ts";
 /** Where a match may lie: the whole text, from its start, or anywhere. */
 export type Extent = "full" | "start" | "anywhere";
 
+/** How far a text gets through a pattern, as lengths of prefixes of the text. */
+export type Progress = {
+  /** The longest prefix with which a matching text may begin. */
+  readonly viable: number;
+  /** The prefix after which the most of the pattern was used up; a leading `.*` takes any text, but uses up nothing. */
+  readonly deepest: number;
+};
+
 /** States in memory, and instructions in all their sets, before the automaton starts afresh. */
 const MAX_STATES = 2_000;
 const MAX_STORED = 200_000;
@@ -95,9 +103,32 @@ export class LazyDfa {
     return state.accepts;
   }
 
+  /** How far a text gets; for the extent "full". */
+  progress(text: string): Progress {
+    this.#initial ??= this.#state([0], 0);
+    let state = this.#initial;
+    let deepest = 0;
+    let depth = -1;
+    for (let i = 0; i < text.length; i++) {
+      const start = i;
+      const code = text.codePointAt(i)!;
+      if (code > 0xffff) i++;
+      const symbol = this.#symbol(code, i === text.length - 1);
+      state = state.next[symbol.index] ?? this.#step(state, symbol);
+      if (state === dead) return { viable: start, deepest };
+      // instructions are in the order of the pattern, and sorted within a state
+      const reached = state.instructions[state.instructions.length - 1]!;
+      if (reached < depth) continue;
+      depth = reached;
+      deepest = i + 1;
+    }
+    return { viable: text.length, deepest };
+  }
+
   #symbol(code: number, last: boolean): Symbol {
     const lastMatters = code === NEWLINE && (this.#afterMask & Trait.LAST) !== 0;
     const isFinalNewline = lastMatters && last;
+    if (code < 128 && this.#asciiSymbols[code]! >= 0) return this.#symbols[this.#asciiSymbols[code]!]!;
     if (code >= 128) {
       const known = this.#otherSymbols.get(code);
       if (known) return known;

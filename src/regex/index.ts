@@ -10,5 +10,6 @@
  */
 
 export type { PatternWarning } from "./ast.ts";
+export type { Progress } from "./dfa.ts";
 export { escapePattern as escape } from "./escape.ts";
 export { compile, type Match, type Pattern } from "./pattern.ts";

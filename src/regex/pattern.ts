@@ -2,7 +2,7 @@ import { isGraftError } from "../errors.ts";
 import type { ParsedPattern, PatternWarning } from "./ast.ts";
 import { runBacktracker } from "./backtrack.ts";
 import { type Backtracker, compileBacktracker } from "./backtrack-nodes.ts";
-import { type Extent, LazyDfa } from "./dfa.ts";
+import { type Extent, LazyDfa, type Progress } from "./dfa.ts";
 import { lower, type Part } from "./lower.ts";
 import { parse } from "./parser.ts";
 import { runProgram, type Spans } from "./pike.ts";
@@ -36,6 +36,12 @@ export type Pattern = {
   match(text: string): Match | null;
   /** The first match in the text, as `re.search`. @throws as `fullmatch`. */
   search(text: string): Match | null;
+  /**
+   * How far a text that does not match as a whole gets: for `.*\.layers\.[45]` and "model.layers.3" it is "model.layers."
+   * that uses up most of the pattern.
+   * @returns undefined for patterns that need backtracking, of which this isn't known.
+   */
+  progress(text: string): Progress | undefined;
 };
 
 /** Patterns kept compiled. */
@@ -95,6 +101,13 @@ class CompiledPattern implements Pattern {
 
   search(text: string): Match | null {
     return this.#find(text, "anywhere");
+  }
+
+  progress(text: string): Progress | undefined {
+    const program = this.#program;
+    return program && text.length <= program.maxTextLength
+      ? this.#automaton(program, "full").progress(text)
+      : undefined;
   }
 
   #find(text: string, extent: Extent): Match | null {
