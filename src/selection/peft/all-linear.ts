@@ -12,7 +12,11 @@ export const isAllLinear = (targets: ResolvedConfig["targetModules"]): boolean =
  * none and the task is SEQ_CLS, the top-level `score` or else `classifier`.
  * Source: PEFT 0.21 `_maybe_include_all_linear_layers`.
  */
-export function allLinearNames(modules: Listing, tree: ModuleTree, config: ResolvedConfig): Set<string> {
+export function allLinearNames(
+  modules: Pick<Listing, "names" | "kindAt">,
+  tree: ModuleTree,
+  config: Pick<ResolvedConfig, "taskType">,
+): Set<string> {
   const names = new Set<string>();
   modules.names.forEach((name, index) => {
     const kind = modules.kindAt(index);

@@ -1,9 +1,9 @@
-import { failure, type Warnings } from "../failure.ts";
+import { SelectionError } from "../../errors.ts";
+import { failure, Warnings } from "../failure.ts";
 import { leafOf, parentOf } from "../python.ts";
 import type { ModuleTree } from "../tree.ts";
 import { mambaForbiddenLeaves, mambaModelTypes } from "./defaults.ts";
 import { type LiveModule, LoraModule } from "./live.ts";
-import type { Listing } from "./live-tree.ts";
 import { createLora } from "./lora-layer.ts";
 import type { LoraPlan, LoraRequest } from "./lora-plan.ts";
 import { makeMatcher } from "./match.ts";
@@ -11,6 +11,7 @@ import type { Outcome } from "./no-match.ts";
 import { isTruthy, type ResolvedConfig } from "./options.ts";
 import { createParameterLora, eachTargetedParameter } from "./parameters.ts";
 import { PatternLookup, type Patterns } from "./patterns.ts";
+import type { Preparation } from "./prepare.ts";
 import type { TargetReason } from "./reason.ts";
 import { Target } from "./target.ts";
 import { getSubmodule } from "./traverse.ts";
@@ -33,23 +34,15 @@ export type Injection = Outcome & {
  * Source: PEFT 0.21 `BaseTuner.inject_adapter`, `LoraModel._create_and_replace`.
  */
 export function injectLora(
-  config: ResolvedConfig,
+  { config, patterns, live: { root }, modules }: Preparation,
   tree: ModuleTree,
-  root: LiveModule,
-  modules: Listing,
-  patterns: Patterns,
   warnings: Warnings,
 ): Injection {
-  const ranks = new PatternLookup(patterns, config.rankPattern, "rankPattern");
-  const alphas = new PatternLookup(patterns, config.alphaPattern, "alphaPattern");
+  const { ranks, alphas, requestFor } = makeRequests(config, patterns, warnings);
   const match = makeMatcher(config, patterns);
-  const plans = new Map<string, LoraPlan>();
   const request = (name: string, leaf: string): LoraRequest => {
-    const r = ranks.valueFor(name, config.r);
-    const alpha = alphas.valueFor(name, config.loraAlpha);
     const isTied = config.targetModulesToTie?.includes(leaf) ?? false;
-    const tiedTo = isTied ? adaptedEmbedding(tree, root) : null;
-    return { name, r, alpha, config, warnings, tiedTo, plans };
+    return requestFor(name, () => (isTied ? adaptedEmbedding(tree, root) : null));
   };
   let size = 0;
   let trained = 0;
@@ -99,6 +92,45 @@ export function injectLora(
   for (const index of postponed)
     injected.push(wrapAt(index, { status: "matched", rule: "tied", entry: embedding }, true));
   return { modules: injected, parameters, excluded, unmatched, size, trained, ranks, alphas };
+}
+
+/** What a LoRA layer is made of, by name. */
+function makeRequests(config: ResolvedConfig, patterns: Patterns, warnings: Warnings) {
+  const ranks = new PatternLookup(patterns, config.rankPattern, "rankPattern");
+  const alphas = new PatternLookup(patterns, config.alphaPattern, "alphaPattern");
+  const plans = new Map<string, LoraPlan>();
+  const requestFor = (name: string, follow: () => LoraModule | null = () => null): LoraRequest => {
+    const r = ranks.valueFor(name, config.r);
+    const alpha = alphas.valueFor(name, config.loraAlpha);
+    return { name, r, alpha, config, warnings, tiedTo: follow(), plans };
+  };
+  return { ranks, alphas, requestFor };
+}
+
+/**
+ * Of modules that are matched, those that cannot be adapted, each with the error that it causes; the injection stops at
+ * the first. Nothing is put into the model, so a module inside another target is not noticed.
+ * @param indices positions in the listing of `preparation`, which must not have been used for an injection.
+ */
+export function targetProblems(
+  { config: given, patterns, modules }: Preparation,
+  tree: ModuleTree,
+  indices: Iterable<number>,
+): Map<string, SelectionError> {
+  const config = { ...given };
+  const problems = new Map<string, SelectionError>();
+  const { requestFor } = makeRequests(config, patterns, new Warnings());
+  for (const index of indices) {
+    const name = modules.names[index]!;
+    try {
+      refuseMamba(tree, leafOf(name), name);
+      createLora(modules.moduleAt(index), requestFor(name));
+    } catch (error) {
+      if (!(error instanceof SelectionError)) throw error;
+      problems.set(name, error);
+    }
+  }
+  return problems;
 }
 
 /** Looks a module and its parent up in the model as it is now, through wrappers. */

@@ -105,7 +105,7 @@ function readIndex(name: string, start: number, end: number, pattern: string | n
 }
 
 /** Python's `int` of decimal digits of any script. */
-function pythonInt(digits: string): number {
+export function pythonInt(digits: string): number {
   if (/^[0-9]+$/.test(digits)) return Number(digits);
   let value = 0;
   for (const digit of digits) value = value * 10 + digitValue(digit.codePointAt(0)!);

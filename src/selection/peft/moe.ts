@@ -14,6 +14,8 @@ import { namedParameters } from "./traverse.ts";
  * Mixtures of experts whose per-expert projections are stacked parameters today: names of the old projections in
  * `targetModules` become `targetParameters`, and fused pairs get twice the rank and alpha. Other models stay as they
  * are. A regex becomes a set of last name parts, so it loses whatever it said about layers.
+ * @returns the moved targets and the parameters that they became; null where the model type has no renames, or a regex
+ * stands for nothing.
  * @throws SelectionError `half-of-fused-pair` if only one of two fused projections is targeted.
  * Source: PEFT 0.21 `utils/transformers_weight_conversion.py`, `_convert_peft_config_moe`.
  */
@@ -23,12 +25,12 @@ export function renameExperts(
   root: LiveModule,
   modules: Listing,
   patterns: Patterns,
-): void {
-  if (!Object.hasOwn(moeRenames, tree.modelType)) return;
+): ReadonlyMap<string, string> | null {
+  if (!Object.hasOwn(moeRenames, tree.modelType)) return null;
   const renames = moeRenames[tree.modelType]!;
   if (typeof config.targetModules === "string") {
     const leaves = resolveString(config, tree, root, modules, patterns, renames);
-    if (leaves.size === 0) return;
+    if (leaves.size === 0) return null;
     config.targetModules = leaves;
   }
   config.rankPattern ??= new Map();
@@ -36,6 +38,7 @@ export function renameExperts(
   const parameters = new Set(isTruthy(config.targetParameters) ? config.targetParameters! : []);
   const remaining = new Set<string>();
   const found = new Map<string, Set<string>>();
+  const moved = new Map<string, string>();
   for (const target of config.targetModules ?? []) {
     const old = Object.keys(renames.map).find((name) => target === name || target.endsWith(`.${name}`));
     if (old === undefined) {
@@ -44,6 +47,7 @@ export function renameExperts(
     }
     const renamed = renames.map[old]!;
     parameters.add(renamed);
+    moved.set(target, renamed);
     if (renamed in renames.fused) found.set(renamed, (found.get(renamed) ?? new Set()).add(old));
   }
   for (const [renamed, parts] of Object.entries(renames.fused)) {
@@ -56,6 +60,7 @@ export function renameExperts(
   }
   config.targetParameters = parameters;
   config.targetModules = remaining;
+  return moved;
 }
 
 /** The last name parts that a regex or "all-linear" stands for, old projection names included. */

@@ -84,7 +84,7 @@ export function matchesPart(patterns: Patterns, entry: string, name: string, opt
 }
 
 /** Does `key`, a regex for a dotted tail, match `name`? PEFT: `re.match(rf"(.*\.)?({key})$", name)`. */
-function matchesTail(patterns: Patterns, key: string, name: string, option: string): boolean {
+export function matchesTail(patterns: Patterns, key: string, name: string, option: string): boolean {
   if (isSimple(key) && isPlainName(name)) {
     const start = name.length - key.length;
     return (start === 0 || name.charCodeAt(start - 1) === 46) && simpleAt(key, name, start);
@@ -97,6 +97,7 @@ export class PatternLookup {
   readonly #patterns: Patterns;
   readonly #table: ReadonlyMap<string, number> | null;
   readonly #option: string;
+  readonly #used = new Set<string>();
 
   constructor(patterns: Patterns, table: ReadonlyMap<string, number> | null, option: string) {
     this.#patterns = patterns;
@@ -122,7 +123,13 @@ export class PatternLookup {
   valueFor(name: string, fallback: number): number {
     if (this.#table !== null && this.#table.size === 0) return fallback;
     const key = this.keyFor(name);
+    if (key !== null) this.#used.add(key);
     return this.#table!.get(key ?? name) ?? fallback;
+  }
+
+  /** Keys that gave a value so far. */
+  get used(): ReadonlySet<string> {
+    return this.#used;
   }
 
   /** Keys that match none of `names`, sorted. */

@@ -1,29 +1,18 @@
 import { SelectionError } from "../../errors.ts";
 import { failure, Warnings } from "../failure.ts";
 import type { ModuleTree } from "../tree.ts";
-import { allLinearNames, isAllLinear } from "./all-linear.ts";
-import { resolveConfig } from "./config.ts";
-import {
-  defaultTargetModules,
-  dummyTargetModules,
-  headsByTaskType,
-  minTargetModulesForShrinking,
-} from "./defaults.ts";
+import { headsByTaskType } from "./defaults.ts";
 import { type Injection, injectLora } from "./inject.ts";
 import { PeftWrapper } from "./live.ts";
-import { emptyListing, type Listing, LiveTree, listingOf } from "./live-tree.ts";
-import { renameExperts } from "./moe.ts";
+import type { LiveTree } from "./live-tree.ts";
 import { noMatch } from "./no-match.ts";
 import { isTruthy, type ResolvedConfig, type SelectionConfig } from "./options.ts";
-import { Patterns } from "./patterns.ts";
-import { replicateLayers } from "./replicate.ts";
+import type { Patterns } from "./patterns.ts";
+import { addHeads, prepare } from "./prepare.ts";
 import { wrapSaved, wrapTied } from "./saved.ts";
 import { Selection } from "./selection.ts";
-import { shrinkTargets } from "./shrink.ts";
 import { wrapTokens } from "./tokens.ts";
 import { unfreezeBiases } from "./trainable.ts";
-import { namedModules } from "./traverse.ts";
-import { checkTying } from "./tying.ts";
 import type { WrapContext } from "./wrap.ts";
 
 /**
@@ -49,63 +38,13 @@ export function selectTargets(tree: ModuleTree, given: SelectionConfig): Selecti
 }
 
 function select(tree: ModuleTree, given: SelectionConfig, warnings: Warnings): Selection {
-  const config = resolveConfig(given, warnings);
-  const patterns = new Patterns(warnings);
-  const live = new LiveTree(tree);
-  if (config.modulesToSave !== null || config.taskType !== null || config.bias === "all")
-    live.attachBuffers();
-  if (config.initLoraWeights === "eva")
-    warnings.add("eva-low-cpu-mem", "EVA initialisation needs less memory with PEFT's low_cpu_mem_usage.");
-  if (config.taskType === "SEQ_CLS") addHeads(config);
-
-  let modules: Listing = live;
-  renameExperts(config, tree, live.root, modules, patterns);
-  checkTying(config, tree, live.root, patterns, warnings);
-  takeDefaults(config, tree);
-  if (config.layerReplication !== null && config.layerReplication.length > 0) {
-    replicateLayers(live.root, config.layerReplication);
-    modules = listingOf(namedModules(live.root, { duplicates: false }));
-  }
-  const isDummy = config.targetModules === dummyTargetModules;
-  if (isDummy) modules = emptyListing;
-  if (isAllLinear(config.targetModules)) config.targetModules = allLinearNames(modules, tree, config);
-  if (config.targetModules instanceof Set && config.targetModules.size >= minTargetModulesForShrinking)
-    config.targetModules = shrinkTargets(config.targetModules, modules.names);
-
-  const injection = injectLora(config, tree, live.root, modules, patterns, warnings);
+  const preparation = prepare(tree, given, warnings);
+  const { config, patterns, live, isDummy } = preparation;
+  const injection = injectLora(preparation, tree, warnings);
   checkOutcome(config, tree, injection, isDummy, patterns, warnings);
   unfreezeBiases(live.root, config.bias);
   const peftModel = wrapOthers(config, tree, live, warnings);
-  return new Selection({ tree, config, injection, peftModel, root: live.root, patterns, warnings });
-}
-
-/** A classification task trains its head as a whole. */
-function addHeads(config: ResolvedConfig): void {
-  const heads = headsByTaskType[config.taskType ?? ""]!;
-  if (config.modulesToSave === null) config.modulesToSave = [...heads];
-  else if (Array.isArray(config.modulesToSave)) config.modulesToSave.push(...heads);
-  else
-    throw failure(
-      "inject",
-      "AttributeError",
-      "python-internal",
-      `modulesToSave must be a list, so that taskType ${config.taskType} can add its head.`,
-    );
-}
-
-function takeDefaults(config: ResolvedConfig, { modelType }: ModuleTree): void {
-  if (config.targetModules !== null) return;
-  const targets = Object.hasOwn(defaultTargetModules, modelType) ? defaultTargetModules[modelType]! : null;
-  if (targets !== null) config.targetModules = typeof targets === "string" ? targets : new Set(targets);
-  else if (!isTruthy(config.targetParameters))
-    throw failure(
-      "inject",
-      "ValueError",
-      "no-default-targets",
-      `There are no default target modules for model type "${modelType}". Set targetModules (for example ` +
-        '"all-linear") or targetParameters.',
-      { modelType },
-    );
+  return new Selection({ tree, preparation, injection, peftModel, warnings });
 }
 
 function checkOutcome(

@@ -3,7 +3,7 @@ import type { ModuleTree, NamedShape } from "../tree.ts";
 import type { Injection } from "./inject.ts";
 import { type LiveModule, SavedWrapper, TokenWrapper } from "./live.ts";
 import type { ResolvedConfig } from "./options.ts";
-import type { Patterns } from "./patterns.ts";
+import type { Preparation } from "./prepare.ts";
 import { type AdapterTensors, adapterTensors } from "./state-dict.ts";
 import type { Target } from "./target.ts";
 import { type Counts, countBase, countParameters } from "./trainable.ts";
@@ -12,13 +12,14 @@ import { inputEmbedding } from "./tying.ts";
 
 type Parts = {
   readonly tree: ModuleTree;
-  readonly config: ResolvedConfig;
+  readonly preparation: Preparation;
   readonly injection: Injection;
   readonly peftModel: LiveModule;
-  readonly root: LiveModule;
-  readonly patterns: Patterns;
   readonly warnings: Warnings;
 };
+
+/** What the engine knows about a selection besides its results; for `explain`, not for users. */
+export let partsOf: (selection: Selection) => Parts;
 
 /** What a configuration selects in a model. */
 export class Selection {
@@ -39,7 +40,7 @@ export class Selection {
   #saved: AdapterTensors | undefined;
 
   constructor(parts: Parts) {
-    const { config, injection, warnings } = parts;
+    const { preparation, injection, warnings } = parts;
     this.#parts = parts;
     this.targets = injection.modules;
     this.targetParameters = injection.parameters;
@@ -50,7 +51,11 @@ export class Selection {
     this.trainableParameters = trainable;
     this.totalParameters = total;
     this.warnings = warnings.list;
-    this.config = config;
+    this.config = preparation.config;
+  }
+
+  static {
+    partsOf = (selection) => selection.#parts;
   }
 
   /** Trainable parameters that are not LoRA's, by their names in the PEFT model. */
@@ -71,7 +76,9 @@ export class Selection {
   }
 
   #tensors(): AdapterTensors {
-    const { tree, config, peftModel, root, patterns } = this.#parts;
+    const { tree, preparation, peftModel } = this.#parts;
+    const { config, patterns, live } = preparation;
+    const { root } = live;
     const output = tree.outputEmbeddings;
     this.#saved ??= adapterTensors(
       peftModel,
@@ -87,7 +94,8 @@ export class Selection {
 }
 
 /** Walks the model only if something besides LoRA layers may have changed it. */
-function count({ tree, config, injection, root }: Parts): Counts {
+function count({ tree, preparation, injection }: Parts): Counts {
+  const { config, live } = preparation;
   const isPlain =
     config.modulesToSave === null &&
     config.trainableTokenIndices === null &&
@@ -95,16 +103,16 @@ function count({ tree, config, injection, root }: Parts): Counts {
     config.bias === "none" &&
     tree.duplicateModules.length === 0 &&
     !injection.modules.some(({ layer }) => layer === "MultiheadAttention");
-  if (!isPlain) return countParameters(root);
+  if (!isPlain) return countParameters(live.root);
   const { size, trained } = injection;
   return { total: countBase(tree) + size, trainable: trained };
 }
 
-function findWrapped({ config, root }: Parts): { saved: string[]; tokens: string[] } {
+function findWrapped({ preparation: { config, live } }: Parts): { saved: string[]; tokens: string[] } {
   const saved: string[] = [];
   const tokens: string[] = [];
   if (config.modulesToSave !== null || config.trainableTokenIndices !== null)
-    for (const { name, module } of namedModules(root, { duplicates: false })) {
+    for (const { name, module } of namedModules(live.root, { duplicates: false })) {
       if (module instanceof SavedWrapper) saved.push(name);
       else if (module instanceof TokenWrapper) tokens.push(name);
     }
