@@ -14,6 +14,7 @@ const direct = {
   inspection: ["models", "adapters"],
   runtime: ["graph"],
   data: ["tensor"],
+  processing: ["data", "regex"],
   training: ["models", "adapters", "runtime", "data"],
   generation: ["models", "adapters", "runtime"],
 };
