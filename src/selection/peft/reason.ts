@@ -1,5 +1,5 @@
 import type { MatchResult } from "./match.ts";
-import { type ResolvedConfig, Tuple } from "./options.ts";
+import type { ResolvedConfig } from "./options.ts";
 
 /** Why a target is one. */
 export type TargetReason =
@@ -45,10 +45,12 @@ export function describeReason(reason: MatchResult | TargetReason, config: Resol
 const layerText = ({ index, layer }: { index: number; layer: string }): string =>
   `layer index ${index} (${layer})`;
 
-function wanted({ layersToTransform: layers }: ResolvedConfig): string {
-  if (typeof layers === "number") return `[${layers}]`;
-  if (layers === null || typeof layers === "string") return String(layers);
-  return `[${(layers instanceof Tuple ? layers.items : layers).join(", ")}]`;
+const wanted = (config: ResolvedConfig): string => `[${wantedLayers(config).join(", ")}]`;
+
+/** What `layersToTransform` holds, whatever its form. */
+export function wantedLayers({ layersToTransform: layers }: ResolvedConfig): readonly unknown[] {
+  if (layers === null) return [];
+  return typeof layers === "object" ? [...(layers as Iterable<unknown>)] : [layers];
 }
 
 function patternText({ layersPattern }: ResolvedConfig): string {
