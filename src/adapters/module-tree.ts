@@ -1,5 +1,5 @@
 import { Embedding, Linear, type Module, type PreTrainedModel } from "../nn/index.ts";
-import type { ModuleInfo, ModuleTree, NamedShape } from "../selection/index.ts";
+import { type ModuleInfo, type ModuleTree, type NamedShape, parseTreeConfig } from "../selection/index.ts";
 
 /** A model as layer selection sees it: names, kinds and shapes. */
 export function moduleTreeOf(model: PreTrainedModel): ModuleTree {
@@ -9,7 +9,11 @@ export function moduleTreeOf(model: PreTrainedModel): ModuleTree {
     name: model.nameOrPath,
     modelType: model.modelType,
     className: model.className,
-    config: { modelType: model.modelType, tieWordEmbeddings: model.tiedEmbeddings },
+    config: {
+      ...parseTreeConfig(model.configFields),
+      modelType: model.modelType,
+      tieWordEmbeddings: model.tiedEmbeddings,
+    },
     modules: [...model.namedModules()].map(([name, module]) => moduleInfo(name, module)),
     inputEmbeddings: embedding,
     outputEmbeddings: head,

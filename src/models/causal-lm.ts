@@ -61,6 +61,10 @@ export abstract class CausalLM extends PreTrainedModel {
     return this.origin.name;
   }
 
+  override get configFields(): Readonly<Record<string, unknown>> {
+    return this.origin.config;
+  }
+
   /** Last hidden states [batch, sequence, hidden], and the keys and values of all tokens for the cache. */
   abstract hiddenStates(inputs: CausalInputs): { hidden: Value; present: KeyValue[] };
 

@@ -13,6 +13,11 @@ export abstract class PreTrainedModel extends Module {
   /** Where it was loaded from, as the user spelled it; becomes `base_model_name_or_path`. */
   abstract readonly nameOrPath: string;
 
+  /** Its config.json, where it has one. */
+  get configFields(): Readonly<Record<string, unknown>> {
+    return {};
+  }
+
   /** Number of parameters, shared ones counted once. */
   parameterCount(): number {
     let count = 0;

@@ -32,5 +32,6 @@ export {
   moduleKinds,
   type NamedShape,
   parseSkeleton,
+  parseTreeConfig,
   type TreeConfig,
 } from "./tree.ts";

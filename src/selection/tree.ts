@@ -40,14 +40,26 @@ export type ModuleInfo = {
 export type ModuleExtra = {
   readonly kernelSize?: number | readonly number[];
   readonly groups?: number;
+  readonly stride?: number | readonly number[];
+  /** In numbers, or PyTorch's words. */
+  readonly padding?: number | readonly number[] | "valid" | "same";
   /** Stacked experts stored (experts, in, out) instead of (experts, out, in). */
   readonly isTransposed?: boolean;
 };
 
-/** The fields of a model's config.json that selection reads. */
+/** The fields of a model's config.json that selection and its costs read; `null` is as good as absent. */
 export type TreeConfig = {
   readonly modelType?: string;
   readonly tieWordEmbeddings?: boolean | null;
+  /** Of the stored weights: "float32", "bfloat16"… */
+  readonly dtype?: string;
+  readonly numAttentionHeads?: number;
+  /** Experts that each token goes through, in a mixture of them. */
+  readonly numExpertsPerToken?: number;
+  /** Height and width of the images that a vision model was made for. */
+  readonly imageSize?: number;
+  readonly textConfig?: TreeConfig;
+  readonly visionConfig?: TreeConfig;
 };
 
 /**
@@ -83,6 +95,34 @@ export type ModuleTree = {
 
 type Json = Record<string, unknown>;
 
+/** The same field by the names that config.json of different models has for it. */
+const configNames = {
+  dtype: ["dtype", "torch_dtype"],
+  numAttentionHeads: [
+    ...["num_attention_heads", "n_head", "num_heads", "n_heads"],
+    ...["encoder_attention_heads", "decoder_attention_heads"],
+  ],
+  numExpertsPerToken: ["num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts"],
+  imageSize: ["image_size"],
+} as const;
+
+/** What selection and its costs read of a config.json. */
+export function parseTreeConfig(config: Readonly<Json>): TreeConfig {
+  const find = (names: readonly string[], type: "string" | "number"): unknown =>
+    names.map((name) => config[name]).find((value) => typeof value === type);
+  const { dtype, ...counts } = configNames;
+  const tie = config["tie_word_embeddings"];
+  const parsed = {
+    modelType: typeof config["model_type"] === "string" ? config["model_type"] : undefined,
+    tieWordEmbeddings: typeof tie === "boolean" ? tie : undefined,
+    dtype: find(dtype, "string"),
+    ...Object.fromEntries(Object.entries(counts).map(([field, names]) => [field, find(names, "number")])),
+    textConfig: isObject(config["text_config"]) ? parseTreeConfig(config["text_config"]) : undefined,
+    visionConfig: isObject(config["vision_config"]) ? parseTreeConfig(config["vision_config"]) : undefined,
+  };
+  return Object.fromEntries(Object.entries(parsed).filter(([, value]) => value !== undefined));
+}
+
 /**
  * Reads a skeleton: the JSON description of a module tree written by `scripts/make_skeletons.py`.
  * @throws SelectionError `invalid-skeleton` naming the field or row that is missing or malformed.
@@ -92,14 +132,13 @@ export function parseSkeleton(json: unknown): ModuleTree {
   const rows = json["modules"];
   if (!Array.isArray(rows) || rows.length === 0) throw invalid('a non-empty array in "modules"', rows);
   const config = isObject(json["config"]) ? json["config"] : {};
-  const tie = config["tie_word_embeddings"];
   const modelType = String(json["model_type"] ?? config["model_type"] ?? "custom");
   const tied = json["tied_with_embedding"];
   return {
     name: String(json["name"] ?? modelType),
     modelType,
     className: String(json["class"] ?? (rows[0] as unknown[])[1] ?? ""),
-    config: { modelType, ...(typeof tie === "boolean" ? { tieWordEmbeddings: tie } : {}) },
+    config: { ...parseTreeConfig(config), modelType },
     modules: rows.map(parseRow),
     inputEmbeddings: nameOrNull(json["input_embeddings"]),
     outputEmbeddings: nameOrNull(json["output_embeddings"]),
@@ -138,6 +177,8 @@ function parseRow(row: unknown, index: number): ModuleInfo {
 const parseExtra = (extra: Json): ModuleExtra => ({
   ...("kernel_size" in extra ? { kernelSize: extra["kernel_size"] as number | number[] } : {}),
   ...("groups" in extra ? { groups: extra["groups"] as number } : {}),
+  ...("stride" in extra ? { stride: extra["stride"] as number | number[] } : {}),
+  ...("padding" in extra ? { padding: extra["padding"] as number | number[] | "valid" | "same" } : {}),
   ...("is_transposed" in extra ? { isTransposed: extra["is_transposed"] as boolean } : {}),
 });
 

@@ -1,0 +1,204 @@
+import type { Selection } from "../peft/selection.ts";
+import type { ModuleTree, TreeConfig } from "../tree.ts";
+import { Assumptions } from "./assumptions.ts";
+import type { AllLinear, Cost, CostOptions, Figures, FlopsByPart, Share, TowerCost } from "./cost.ts";
+import { safetensorsSize } from "./file-size.ts";
+import { type Account, Flow, type Flops, sumFlops } from "./flow.ts";
+import { type Layout, layOut, type Tower } from "./layout.ts";
+import { type Feed, type Pass, passThrough } from "./passes.ts";
+import { imagePositions, isSignal, type Positions, samePositions } from "./positions.ts";
+import { type TrainedUnits, trainedByAllLinear, trainedBySelection } from "./trained.ts";
+
+/** Attention and MLP of a layer read the same input. */
+const parallelTypes: ReadonlySet<string> = new Set([
+  ...["gpt_neox", "gptj", "codegen", "falcon", "phi", "cohere", "cohere2", "persimmon"],
+]);
+
+/** Bytes of a number. */
+const dtypeBytes: Readonly<Record<string, number>> = {
+  ...{ float64: 8, float32: 4, float16: 2, bfloat16: 2, float8_e4m3fn: 1, float8_e5m2: 1, int8: 1, uint8: 1 },
+};
+
+/**
+ * What training a selection costs, from names and shapes alone: memory, operations of the forward and the backward pass,
+ * and what the selection saves, also in comparison with adapters on every linear layer.
+ *
+ * A product of n positions with an (out, in) weight is 2·n·in·out operations. Backward it costs as much again for the
+ * gradient of its input, if that depends on anything trained, and once more for the gradient of the weight, if that is
+ * trained. Elementwise work is not counted. See docs/cost.md.
+ */
+export function estimateCost(tree: ModuleTree, selection: Selection, options: CostOptions = {}): Cost {
+  const { batchSize = 1, sequenceLength = 512, labelFraction = 1 } = options;
+  const targetLength = options.targetLength ?? sequenceLength;
+  const layout = layOut(tree);
+  const assumptions = new Assumptions();
+  const setting: Setting = {
+    ...{ tree, selection, layout, assumptions, batchSize, sequenceLength, targetLength, labelFraction },
+    ...(options.imageTokens !== undefined && { imageTokens: options.imageTokens }),
+    ...(options.imageSize !== undefined && { imageSize: options.imageSize }),
+  };
+  const ours = figuresOf(trainedBySelection(tree, selection, layout), setting);
+  assumptions.describe(setting, ours.passes);
+  const frozenParameters = selection.totalParameters - selection.trainableParameters;
+  const bytesPerWeight = options.bytesPerWeight ?? dtypeBytes[tree.config.dtype ?? "float32"] ?? 4;
+  let full: AllLinear | undefined;
+  const allLinear = (): AllLinear => {
+    if (full === undefined) {
+      const { figures } = figuresOf(trainedByAllLinear(tree, selection, layout), setting);
+      full = { ...figures, share: shareOf(ours.figures, figures) };
+    }
+    return full;
+  };
+  return {
+    ...ours.figures,
+    trainableFraction: selection.trainableParameters / selection.totalParameters,
+    frozenWeightBytes: frozenParameters * bytesPerWeight,
+    ...savingsOf(ours.passes, tokensOf(setting)),
+    towers: ours.passes.map((pass) => towerCost(pass, setting)),
+    batch: { batchSize, sequenceLength, targetLength, labelFraction },
+    assumptions: assumptions.list,
+    get allLinear() {
+      return allLinear();
+    },
+  };
+}
+
+/** Everything that both sides of the comparison have in common. */
+export type Setting = {
+  readonly tree: ModuleTree;
+  readonly selection: Selection;
+  readonly layout: Layout;
+  readonly assumptions: Assumptions;
+  readonly batchSize: number;
+  readonly sequenceLength: number;
+  readonly targetLength: number;
+  readonly labelFraction: number;
+  readonly imageTokens?: number;
+  readonly imageSize?: number;
+};
+
+function figuresOf(trained: TrainedUnits, setting: Setting): { figures: Figures; passes: readonly Pass[] } {
+  const { layout, selection, assumptions } = setting;
+  const perToken = assumptions.expertsPerToken(setting);
+  const flow = new Flow((unit) => trained.of(unit), perToken, selection.config.loraDropout > 0);
+  const passes = passThrough(layout, flow, feedOf(trained, setting));
+  const known = passes.filter(({ tower }) => positionsOf(tower, setting).count !== undefined);
+  const tokens = tokensOf(setting);
+  const { parameters, bytes } = safetensorsSize(trained.tensors());
+  const total = (pick: (account: Account) => Flops): FlopsByPart =>
+    perTokenOf(
+      known.map(({ account }) => pick(account)),
+      tokens,
+    );
+  return {
+    passes: known.length === passes.length ? passes : known,
+    figures: {
+      trainableParameters: trained.parameters,
+      adapterParameters: parameters,
+      adapterBytes: bytes,
+      gradientBytes: 4 * trained.parameters,
+      optimizerBytes: 8 * trained.parameters,
+      forwardFlops: total(({ forward }) => forward),
+      backwardFlops: total(({ backward }) => backward),
+      activationBytes: known.reduce((sum, { account }) => sum + account.keptBytes, 0),
+    },
+  };
+}
+
+function feedOf(trained: TrainedUnits, setting: Setting): Feed {
+  const { tree, batchSize, targetLength, labelFraction, assumptions } = setting;
+  const known = new Map<Tower, Positions>();
+  return {
+    examples: batchSize,
+    labels: batchSize * targetLength * labelFraction,
+    positionsOf(tower) {
+      let positions = known.get(tower);
+      if (positions === undefined) known.set(tower, (positions = positionsOf(tower, setting)));
+      return positions;
+    },
+    headsOf(tower, width) {
+      const heads = configOf(tower, tree).numAttentionHeads;
+      return heads ?? assumptions.heads(width);
+    },
+    isParallel: parallelTypes.has(tree.modelType),
+    isStageTrained: (stage) => trained.isStageTrained(stage),
+  };
+}
+
+const configOf = (tower: Tower, { config }: ModuleTree): TreeConfig =>
+  (isSignal(tower) ? config.visionConfig : config.textConfig) ?? config;
+
+/** Tokens for text; for images what is known of them. */
+function positionsOf(tower: Tower, setting: Setting): Positions {
+  const { sequenceLength, targetLength, imageTokens, tree } = setting;
+  if (!isSignal(tower)) {
+    const crosses = tower.stages.some(({ units }) => units.some(({ name }) => /encoder_attn|EncDec|cross/i.test(name)));
+    return samePositions(crosses ? targetLength : sequenceLength);
+  }
+  if (imageTokens !== undefined) return samePositions(imageTokens);
+  if (tower.positions !== undefined) return samePositions(tower.positions);
+  const size = setting.imageSize ?? configOf(tower, tree).imageSize;
+  const isImage = [...tower.front, ...(tower.stages[0]?.units ?? [])].some(
+    ({ convolution }) => convolution?.kernel.length === 2,
+  );
+  return size !== undefined && isImage ? imagePositions(tower, size) : { count: undefined, of: () => 1 };
+}
+
+/** What figures per token are divided by: tokens of text, or one example where there is no text. */
+const tokensOf = (setting: Setting): number => {
+  const { layout, batchSize, sequenceLength, targetLength } = setting;
+  const text = layout.towers.filter((tower) => !isSignal(tower));
+  if (text.length === 0) return batchSize;
+  // the decoder's tokens where the encoder's input is sound
+  return batchSize * (layout.towers.some(isSignal) && text.length === 1 ? targetLength : sequenceLength);
+};
+
+function perTokenOf(all: readonly Flops[], tokens: number): FlopsByPart {
+  const sum = (part: keyof Flops): number => all.reduce((total, flops) => total + flops[part], 0) / tokens;
+  const parts = { frozen: sum("frozen"), trained: sum("trained"), attention: sum("attention"), head: sum("head") };
+  return { total: sumFlops(parts), ...parts };
+}
+
+function savingsOf(passes: readonly Pass[], tokens: number) {
+  const sum = (pick: (account: Account) => number): number =>
+    passes.reduce((total, { account }) => total + pick(account), 0);
+  const stopped = sum((account) => account.stopped);
+  const backward = sum((account) => sumFlops(account.backward));
+  const forward = sum((account) => sumFlops(account.forward));
+  return {
+    lowestLayer: passes.find(({ lowest }) => lowest !== undefined)?.lowest ?? null,
+    saved: {
+      activationGradientFlops: stopped / tokens,
+      backwardShare: stopped + backward === 0 ? 0 : stopped / (stopped + backward),
+      weightGradientFlops: sum((account) => account.weightGradients) / tokens,
+      frozenForwardShare: forward === 0 ? 0 : sum((account) => account.frozenForward) / forward,
+    },
+  };
+}
+
+function towerCost({ tower, account, lowest, isCrossed }: Pass, setting: Setting): TowerCost {
+  const positions = positionsOf(tower, setting).count;
+  const known = positions !== undefined;
+  const { batchSize } = setting;
+  return {
+    path: tower.path,
+    layers: tower.stages.length,
+    positions: positions ?? null,
+    forwardFlops: known ? perTokenOf([account.forward], batchSize * positions) : null,
+    backwardFlops: known ? perTokenOf([account.backward], batchSize * positions) : null,
+    activationBytes: known ? account.keptBytes : null,
+    lowestLayer: lowest ?? null,
+    isCrossed,
+  };
+}
+
+function shareOf(ours: Figures, full: Figures): Share {
+  const ratio = (a: number, b: number): number => (b === 0 ? Number.NaN : a / b);
+  return {
+    trainableParameters: ratio(ours.trainableParameters, full.trainableParameters),
+    adapterBytes: ratio(ours.adapterBytes, full.adapterBytes),
+    forwardFlops: ratio(ours.forwardFlops.total, full.forwardFlops.total),
+    backwardFlops: ratio(ours.backwardFlops.total, full.backwardFlops.total),
+    activationBytes: ratio(ours.activationBytes, full.activationBytes),
+  };
+}

@@ -1,0 +1,192 @@
+import type { Unit } from "./layout.ts";
+
+/** Operations (a multiplication and an addition are two) by what they are for. */
+export type Flops = {
+  /** Products with frozen weights. */
+  frozen: number;
+  /** Products with what is trained, and for its gradient. */
+  trained: number;
+  /** Queries with keys, attention weights with values. */
+  attention: number;
+  /** The product with the weight that scores the vocabulary. */
+  head: number;
+};
+
+/** What a tower's passes cost. */
+export type Account = {
+  readonly forward: Flops;
+  readonly backward: Flops;
+  /** Activation gradients that would be computed too if they went on to the bottom. */
+  stopped: number;
+  /** Gradients of frozen weights, which nobody computes. */
+  weightGradients: number;
+  /** Of the forward pass, what no adapter changes: all below the lowest adapted layer. */
+  frozenForward: number;
+  keptBytes: number;
+};
+
+const noFlops = (): Flops => ({ frozen: 0, trained: 0, attention: 0, head: 0 });
+
+export const newAccount = (): Account => ({
+  forward: noFlops(),
+  backward: noFlops(),
+  stopped: 0,
+  weightGradients: 0,
+  frozenForward: 0,
+  keptBytes: 0,
+});
+
+export const sumFlops = ({ frozen, trained, attention, head }: Flops): number =>
+  frozen + trained + attention + head;
+
+/** What is trained of a unit. */
+export type Trained = {
+  /** Sum of the ranks of its adapters: one, or one per adapted expert. */
+  readonly rank: number;
+  /** Its weight itself is trained. */
+  readonly weight: boolean;
+  /** Something of it is trained that takes no product: a bias, a magnitude. */
+  readonly other: boolean;
+};
+
+/** A tensor that may have to stay in memory until the backward pass. */
+export type Buffer = { readonly bytes: number; isKept: boolean };
+
+/**
+ * What flows from one operation to the next. `buffers` are what it takes to have it again in the backward pass: itself,
+ * or what it is computed from where that is cheap (norms, activations).
+ */
+export type Flowing = {
+  /** Depends on something trained, so the backward pass computes its gradient. */
+  readonly isNeeded: boolean;
+  readonly buffers: readonly Buffer[];
+};
+
+const buffer = (elements: number): Buffer => ({ bytes: 4 * elements, isKept: false });
+
+/** The fresh output of an operation. */
+export const fresh = (isNeeded: boolean, elements: number): Flowing => ({
+  isNeeded,
+  buffers: [buffer(elements)],
+});
+
+/** Follows one batch through a model and books what each operation costs, and what of it must be kept. */
+export class Flow {
+  account: Account = newAccount();
+  readonly #trainedOf: (unit: Unit) => Trained;
+  readonly #expertsPerToken: number;
+  readonly #drops: boolean;
+
+  constructor(trainedOf: (unit: Unit) => Trained, expertsPerToken: number, drops: boolean) {
+    this.#trainedOf = trainedOf;
+    this.#expertsPerToken = expertsPerToken;
+    this.#drops = drops;
+  }
+
+  keep({ buffers }: Flowing): void {
+    for (const kept of buffers) {
+      if (kept.isKept) continue;
+      kept.isKept = true;
+      this.account.keptBytes += kept.bytes;
+    }
+  }
+
+  /**
+   * y = x Wᵀ + s (x Aᵀ) Bᵀ on `rows` positions. Backward: dx where x depends on something trained, else only the
+   * gradients of the factors.
+   */
+  linear(x: Flowing, unit: Unit, rows: number, part: "frozen" | "head" = "frozen"): Flowing {
+    const { forward, backward } = this.account;
+    const { rank, weight, other } = this.#trainedOf(unit);
+    const active = Math.min(this.#expertsPerToken, unit.experts);
+    const product = 2 * rows * active * unit.weights;
+    /** Per rank; an expert's adapter sees its share of the positions. */
+    const share = (rows * active) / unit.experts;
+    const low = 2 * share * rank;
+    const isNeeded = x.isNeeded || rank > 0 || weight || other;
+    forward[part] += product;
+    forward.trained += low * (unit.factorA + unit.factorB);
+    if (x.isNeeded) backward[part] += product;
+    else this.account.stopped += product + low * unit.factorA;
+    if (weight) {
+      backward.trained += product;
+      this.keep(x);
+    } else this.account.weightGradients += product;
+    if (rank > 0) {
+      const { factorA, factorB } = unit;
+      backward.trained += low * (2 * factorB + factorA + (x.isNeeded ? factorA : 0));
+      if (this.#drops) this.keep(fresh(true, rows * unit.inputs * (x.isNeeded ? 1.25 : 1)));
+      else this.keep(x);
+      this.keep(fresh(true, share * rank));
+    }
+    return fresh(isNeeded, rows * active * unit.outputs);
+  }
+
+  /** y = W[ids] + s (A[ids]) Bᵀ: rows are copied, only the second factor multiplies. */
+  lookup(unit: Unit, rows: number): Flowing {
+    const { rank, weight, other } = this.#trainedOf(unit);
+    const low = 2 * rows * rank * unit.factorB;
+    this.account.forward.trained += low;
+    this.account.backward.trained += 2 * low;
+    if (rank > 0) this.keep(fresh(true, rows * rank));
+    return fresh(rank > 0 || weight || other, rows * unit.outputs);
+  }
+
+  /** x / deviation · w: its gradient needs x, and its output is computed from x again. */
+  norm(x: Flowing): Flowing {
+    if (x.isNeeded) this.keep(x);
+    return x;
+  }
+
+  /** act(x): as a norm. */
+  activation(x: Flowing): Flowing {
+    return this.norm(x);
+  }
+
+  /** act(gate) · up, computed again from its two factors. */
+  gated(gate: Flowing, up: Flowing): Flowing {
+    if (gate.isNeeded || up.isNeeded) this.keep(gate);
+    if (gate.isNeeded) this.keep(up);
+    return { isNeeded: gate.isNeeded || up.isNeeded, buffers: [...gate.buffers, ...up.buffers] };
+  }
+
+  /**
+   * softmax(q kᵀ) v. Every product with something that depends on what is trained has one product backward for each
+   * such operand; the weights of attention themselves depend on it if queries or keys do.
+   */
+  attention(
+    { q, k, v }: { q: boolean; k: boolean; v: boolean },
+    { examples, queries, keys, width, keyWidth, valueWidth, heads }: AttentionShape,
+  ): Flowing {
+    const scores = 2 * examples * queries * keys * width;
+    const weighted = 2 * examples * queries * keys * valueWidth;
+    const { forward, backward } = this.account;
+    forward.attention += scores + weighted;
+    const p = q || k;
+    const done = (q ? scores : 0) + (k ? scores : 0) + (p ? weighted : 0) + (v ? weighted : 0);
+    backward.attention += done;
+    this.account.stopped += 2 * (scores + weighted) - done;
+    if (p || v) this.keep(fresh(true, examples * heads * queries * keys));
+    if (k) this.keep(fresh(true, examples * queries * width));
+    if (q) this.keep(fresh(true, examples * keys * keyWidth));
+    if (p) this.keep(fresh(true, examples * keys * keyWidth));
+    return fresh(p || v, examples * queries * valueWidth);
+  }
+
+  /** a + b: nothing to keep for its own gradient. */
+  add(a: Flowing, b: Flowing, elements: number): Flowing {
+    return fresh(a.isNeeded || b.isNeeded, elements);
+  }
+}
+
+export type AttentionShape = {
+  readonly examples: number;
+  readonly queries: number;
+  readonly keys: number;
+  /** Of all heads' queries, of all heads' values. */
+  readonly width: number;
+  readonly valueWidth: number;
+  /** Of the keys (or values) as projected, fewer heads with grouped queries. */
+  readonly keyWidth: number;
+  readonly heads: number;
+};

@@ -1,0 +1,2 @@
+export type { AllLinear, Cost, CostOptions, Figures, FlopsByPart, Share, TowerCost } from "./cost.ts";
+export { estimateCost } from "./estimate.ts";

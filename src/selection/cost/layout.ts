@@ -1,0 +1,303 @@
+import type { ModuleInfo, ModuleTree } from "../tree.ts";
+import { type Role, roleOf } from "./roles.ts";
+
+/** Something that multiplies or looks up, with what it costs per position. Experts of one kind and layer are one unit. */
+export type Unit = {
+  readonly id: number;
+  /** Of the module, or of the first expert's. */
+  readonly name: string;
+  readonly op: "product" | "lookup";
+  readonly role: Role;
+  /** Elements of the weight that one position is multiplied with, in one expert. */
+  readonly weights: number;
+  /** Elements of LoRA's two factors per rank that one position is multiplied with; a lookup has no first product. */
+  readonly factorA: number;
+  readonly factorB: number;
+  readonly inputs: number;
+  readonly outputs: number;
+  /** Experts that positions are spread over; 1 for everything else. */
+  experts: number;
+  /** Of a convolution. */
+  readonly convolution?: Convolution;
+};
+
+/** How a convolution changes the size of what it is applied to. */
+export type Convolution = {
+  readonly kernel: readonly number[];
+  readonly stride: readonly number[];
+  readonly padding: readonly number[] | "same";
+};
+
+/** One layer of a tower: an item of its numbered list. */
+export type Stage = { readonly name: string; readonly units: Unit[] };
+
+/** A stack of layers with what comes before and after it. */
+export type Tower = {
+  /** Parent of the lists: `model.encoder`. */
+  readonly path: string;
+  /** Place of its first layer among the modules. */
+  readonly start: number;
+  readonly front: Unit[];
+  readonly stages: Stage[];
+  readonly tail: Unit[];
+  /** Positions that its learned position embedding has. */
+  positions?: number;
+};
+
+/** What a model executes, as far as its names and shapes tell. */
+export type Layout = {
+  readonly towers: readonly Tower[];
+  /** Scores the output tokens. */
+  readonly head: Unit | undefined;
+  readonly units: readonly Unit[];
+  /** Unit of each module of the tree, -1 where it has none. */
+  readonly unitOf: Int32Array;
+  /** Unit of a parameter that adapters can target, by full name. */
+  readonly parameterUnits: ReadonlyMap<string, Unit>;
+  /** Stage of each module, by place in `stages`; -1 outside. */
+  readonly stageOf: Int32Array;
+  readonly stages: readonly Stage[];
+};
+
+type Outside = { readonly index: number; readonly unit: Unit };
+
+/** Finds out what a model executes, in one pass over its modules. */
+export function layOut(tree: ModuleTree): Layout {
+  const { modules } = tree;
+  const count = modules.length;
+  const parent = new Int32Array(count).fill(-1);
+  const stageOf = new Int32Array(count).fill(-1);
+  /** The list of experts that a module is in, and the end of its item's name. */
+  const expertsOf = new Int32Array(count).fill(-1);
+  const itemEnd = new Int32Array(count);
+  const unitOf = new Int32Array(count).fill(-1);
+  const units: Unit[] = [];
+  const stages: Stage[] = [];
+  const towers = new Map<string, Tower>();
+  const folded = new Map<number, Map<string, Unit>>();
+  const parameterUnits = new Map<string, Unit>();
+  const outside: Outside[] = [];
+  const positions: { readonly index: number; readonly rows: number }[] = [];
+  let head: Unit | undefined;
+
+  const add = (unit: Omit<Unit, "id">): Unit => {
+    const made = { ...unit, id: units.length };
+    units.push(made);
+    return made;
+  };
+  const place = (index: number, unit: Unit): void => {
+    const stage = stageOf[index]!;
+    if (stage === -1) outside.push({ index, unit });
+    else stages[stage]!.units.push(unit);
+  };
+
+  for (let index = 0, holder = 0; index < count; index++) {
+    const module = modules[index]!;
+    const { name } = module;
+    if (index > 0) {
+      while (holder > 0 && !isInside(name, modules[holder]!.name)) holder = parent[holder]!;
+      parent[index] = holder;
+      stageOf[index] = stageOf[holder]!;
+      expertsOf[index] = expertsOf[holder]!;
+      itemEnd[index] = itemEnd[holder]!;
+      const start = modules[holder]!.name === "" ? 0 : modules[holder]!.name.length + 1;
+      if (isNumber(name, start)) {
+        const list = modules[holder]!.name;
+        if (stageOf[index] === -1) {
+          if (isParent(modules, index)) stageOf[index] = openStage(name, list, index);
+        } else if (expertsOf[index] === -1 && /expert/i.test(list.slice(list.lastIndexOf(".") + 1))) {
+          expertsOf[index] = holder;
+          itemEnd[index] = name.length + 1;
+        }
+      }
+      holder = index;
+    }
+    addUnits(module, index);
+  }
+
+  function openStage(name: string, list: string, index: number): number {
+    const path = list.slice(0, Math.max(0, list.lastIndexOf(".")));
+    let tower = towers.get(path);
+    if (tower === undefined) {
+      tower = { path, start: index, front: [], stages: [], tail: [] };
+      towers.set(path, tower);
+    }
+    const stage: Stage = { name, units: [] };
+    tower.stages.push(stage);
+    return stages.push(stage) - 1;
+  }
+
+  function addUnits(module: ModuleInfo, index: number): void {
+    const { name, parameters } = module;
+    if (module.className === "MaxPool2d" && stageOf[index] === -1) place(index, add(pooling(name)));
+    const list = expertsOf[index]!;
+    if (list !== -1 && module.in !== null) {
+      let kinds = folded.get(list);
+      if (kinds === undefined) folded.set(list, (kinds = new Map()));
+      const inside = name.slice(itemEnd[index]);
+      const known = kinds.get(inside);
+      if (known !== undefined) {
+        known.experts++;
+        unitOf[index] = known.id;
+        return;
+      }
+      const unit = unitFor(module);
+      if (unit === undefined) return;
+      const made = add(unit);
+      kinds.set(inside, made);
+      unitOf[index] = made.id;
+      place(index, made);
+      return;
+    }
+    const unit = module.in === null ? undefined : unitFor(module);
+    if (unit !== undefined) {
+      const made = add(unit);
+      unitOf[index] = made.id;
+      if (name === tree.outputEmbeddings) head = made;
+      else place(index, made);
+      if (unit.op === "lookup" && /position/i.test(name)) positions.push({ index, rows: unit.inputs });
+      return;
+    }
+    for (const [own, shape] of parameters) {
+      if (/^pos(ition)?_emb/.test(own)) positions.push({ index, rows: shape.at(-2) ?? 0 });
+      else if (stageOf[index] !== -1 && isWeight(own, shape, module)) {
+        const made = add(stackedUnit(name, own, shape, module));
+        parameterUnits.set(`${name}.${own}`, made);
+        place(index, made);
+      }
+    }
+  }
+
+  const ordered = [...towers.values()];
+  // a model without layers is one layer of what it has
+  if (ordered.length === 0)
+    return {
+      ...{ head, units, unitOf, parameterUnits, stageOf, stages },
+      towers: [{ path: "", start: 0, front: [], stages: [{ name: "", units: outside.map(({ unit }) => unit) }], tail: [] }],
+    };
+  for (const { index, unit } of outside) placeOutside(ordered, modules[index]!.name, index, unit);
+  for (const { index, rows } of positions) {
+    const tower = towerFor(ordered, modules[index]!.name, index, true);
+    if (tower !== undefined && rows > 0) tower.positions ??= rows;
+  }
+  return { towers: ordered, head, units, unitOf, parameterUnits, stageOf, stages };
+}
+
+const isInside = (name: string, container: string): boolean =>
+  container === "" ||
+  (name.length > container.length &&
+    name.charCodeAt(container.length) === 46 &&
+    name.startsWith(container));
+
+function isNumber(name: string, start: number): boolean {
+  for (let i = start; i < name.length; i++) {
+    const code = name.charCodeAt(i);
+    if (code < 48 || code > 57) return false;
+  }
+  return name.length > start;
+}
+
+const isParent = (modules: readonly ModuleInfo[], index: number): boolean =>
+  index + 1 < modules.length && isInside(modules[index + 1]!.name, modules[index]!.name);
+
+/** Routers and stacked experts hold their weights themselves. */
+const isWeight = (own: string, shape: readonly number[], { kind, className }: ModuleInfo): boolean =>
+  kind === "module" &&
+  ((shape.length === 3 && shape[0]! > 1) ||
+    (shape.length === 2 && own === "weight" && /router|gate/i.test(className)));
+
+const product = (numbers: readonly number[]): number => numbers.reduce((a, b) => a * b, 1);
+
+function unitFor({ name, kind, in: inputs, out: outputs, extra }: ModuleInfo): Omit<Unit, "id"> | undefined {
+  if (inputs === null || outputs === null) return undefined;
+  const base = { name, role: roleOf(name), inputs, outputs, experts: 1, factorB: outputs };
+  switch (kind) {
+    case "linear":
+    case "conv1d_hf":
+    case "mha":
+      return {
+        ...base,
+        op: "product",
+        weights: inputs * outputs,
+        factorA: inputs,
+        ...(kind === "mha" && { role: "qkv" as const }),
+      };
+    case "embedding":
+      return { ...base, op: "lookup", weights: 0, factorA: 0 };
+    case "conv1d":
+    case "conv2d":
+    case "conv3d": {
+      const dimensions = Number(kind[4]);
+      const spread = (value: number | readonly number[] | undefined, otherwise: number): readonly number[] =>
+        typeof value === "object" ? value : Array<number>(dimensions).fill(value ?? otherwise);
+      const kernel = spread(extra?.kernelSize, 1);
+      const groups = extra?.groups ?? 1;
+      return {
+        ...base,
+        op: "product",
+        role: "chain",
+        weights: (inputs / groups) * outputs * product(kernel),
+        factorA: inputs * product(kernel),
+        convolution: {
+          kernel,
+          stride: spread(extra?.stride, 1),
+          padding: extra?.padding === "same" ? "same" : spread(extra?.padding === "valid" ? 0 : extra?.padding, 0),
+        },
+      };
+    }
+    default:
+      return undefined;
+  }
+}
+
+/** Multiplies nothing, but what follows has fewer positions. ResNet's is the only one met so far. */
+const pooling = (name: string): Omit<Unit, "id"> => ({
+  ...{ name, op: "product", role: "chain", weights: 0, factorA: 0, factorB: 0, inputs: 0, outputs: 0, experts: 1 },
+  convolution: { kernel: [3, 3], stride: [2, 2], padding: [1, 1] },
+});
+
+function stackedUnit(
+  module: string,
+  own: string,
+  shape: readonly number[],
+  { extra }: ModuleInfo,
+): Omit<Unit, "id"> {
+  const [rows, columns] = shape.slice(-2) as [number, number];
+  const isStack = shape.length === 3;
+  const [outputs, inputs] = isStack && extra?.isTransposed ? [columns, rows] : [rows, columns];
+  const name = `${module}.${own}`;
+  return {
+    name,
+    op: "product",
+    role: isStack ? roleOf(name) : "router",
+    weights: rows * columns,
+    factorA: inputs,
+    factorB: outputs,
+    inputs,
+    outputs,
+    experts: isStack ? shape[0]! : 1,
+  };
+}
+
+/** The tower that something outside the layers belongs to: the one around it, else the one before it, else the one after. */
+function towerFor(towers: readonly Tower[], name: string, index: number, isFront: boolean): Tower | undefined {
+  let around: Tower | undefined;
+  let before: Tower | undefined;
+  let after: Tower | undefined;
+  for (const tower of towers) {
+    const { path, start } = tower;
+    if (path !== "" && name.startsWith(`${path}.`) && path.length > (around?.path.length ?? -1)) around = tower;
+    if (start < index) before = tower;
+    else after ??= tower;
+  }
+  return around ?? (isFront ? (after ?? before) : (before ?? after));
+}
+
+function placeOutside(towers: readonly Tower[], name: string, index: number, unit: Unit): void {
+  // what tells two towers apart is also in the name of their projections, which stand behind both
+  const named = towers.length > 1 ? /^(text|visual|vision|image)_/.exec(name)?.[1] : undefined;
+  const kin = named && towers.find(({ path }) => path.startsWith(named === "text" ? "text" : "vi"));
+  const tower = kin || towerFor(towers, name, index, unit.op === "lookup");
+  if (tower === undefined) return;
+  (index < tower.start || unit.op === "lookup" ? tower.front : tower.tail).push(unit);
+}

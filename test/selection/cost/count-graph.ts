@@ -1,0 +1,123 @@
+import {
+  type Dim,
+  evaluateDim,
+  lower,
+  type Node,
+  reachable,
+  type Value,
+} from "../../../src/graph/index.ts";
+import { operandsOf } from "../../../src/graph/traverse.ts";
+import type { CausalLM } from "../../../src/models/index.ts";
+import { lowerings } from "../../../src/runtime/lowerings.ts";
+import { gradientName, trainingProgram } from "../../../src/training/program.ts";
+
+/** Operations of matrix products, by what is multiplied. */
+export type ProductFlops = {
+  /** By a frozen weight. */
+  frozen: number;
+  /** By what is trained, or for its gradient. */
+  trained: number;
+  /** Queries by keys, weights by values. */
+  attention: number;
+  /** By the weight that scores the vocabulary. */
+  head: number;
+};
+
+export type GraphCounts = {
+  readonly forward: ProductFlops;
+  readonly backward: ProductFlops;
+  /** Bytes of values that the forward pass computes and the backward pass reads; views of one buffer count once. */
+  readonly keptBytes: number;
+  /** The same values: what they are and how large. */
+  readonly kept: readonly { readonly value: string; readonly bytes: number }[];
+  readonly trainedElements: number;
+};
+
+export type BatchShape = { readonly batch: number; readonly sequence: number; readonly labels: number };
+
+const elementBytes: Readonly<Record<string, number>> = { float32: 4, int32: 4, int64: 8, bool: 1 };
+
+/**
+ * Counts on the graph that training runs, differentiated and lowered for the CPU, what a step of a batch of this shape
+ * multiplies and keeps.
+ */
+export function countGraph(model: CausalLM, { batch, sequence, labels }: BatchShape): GraphCounts {
+  const { outputs, trained } = trainingProgram(model);
+  const lowered = lower(outputs, lowerings.cpu);
+  const symbols = new Map([
+    ["batch", batch],
+    ["sequence", sequence],
+    ["labels", labels],
+  ]);
+  const size = (shape: readonly Dim[]): number => shape.reduce<number>((n, dim) => n * evaluateDim(dim, symbols), 1);
+  const all = reachable(Object.values(lowered));
+  const forwardValues = new Set(reachable([lowered["loss"]!]));
+  const gradientValues = new Set(trained.map((parameter) => lowered[gradientName(parameter)]!));
+
+  const empty = (): ProductFlops => ({ frozen: 0, trained: 0, attention: 0, head: 0 });
+  const forward = empty();
+  const backward = empty();
+  for (const value of all) {
+    if (value.source.kind !== "node") continue;
+    const { node } = value.source;
+    const flops = productFlops(node, value, size);
+    if (flops === 0) continue;
+    const part = partOf(node, value, gradientValues, model.vocabSize);
+    (forwardValues.has(value) ? forward : backward)[part] += flops;
+  }
+
+  const kept = new Set<Value>();
+  for (const value of all) {
+    if (forwardValues.has(value) || value.source.kind !== "node") continue;
+    for (const operand of operandsOf(value))
+      if (forwardValues.has(operand)) {
+        const buffer = bufferOf(operand);
+        if (buffer.source.kind === "node" && !isWeight(buffer)) kept.add(buffer);
+      }
+  }
+  const bytes = (value: Value): number => size(value.shape) * (elementBytes[value.dtype] ?? Number.NaN);
+  return {
+    forward,
+    backward,
+    keptBytes: [...kept].reduce((sum, value) => sum + bytes(value), 0),
+    kept: [...kept].map((value) => ({ value: String(value), bytes: bytes(value) })),
+    trainedElements: trained.reduce((sum, parameter) => sum + parameter.size, 0),
+  };
+}
+
+function productFlops(node: Node, value: Value, size: (shape: readonly Dim[]) => number): number {
+  const [a] = node.inputs as readonly Value[];
+  if (node.op === "MatMul") return 2 * size(value.shape) * size([a!.shape.at(-1)!]);
+  if (node.op !== "Gemm") return 0;
+  const { transA } = node.attributes as { transA: boolean };
+  return 2 * size(value.shape) * size([a!.shape[transA ? 0 : 1]!]);
+}
+
+/** A view shares the buffer of what it views. */
+function bufferOf(value: Value): Value {
+  const { source } = value;
+  if (source.kind === "node" && source.node.op === "Reshape") return bufferOf(source.node.inputs[0] as Value);
+  return value;
+}
+
+/** A frozen weight, or its transposition or conversion, which is made once, when the model is loaded. */
+function isWeight(value: Value): boolean {
+  const { source } = value;
+  if (source.kind !== "node") return source.kind === "weight";
+  return ["Cast", "Transpose"].includes(source.node.op) && isWeight(source.node.inputs[0] as Value);
+}
+
+function partOf(
+  node: Node,
+  value: Value,
+  gradients: ReadonlySet<Value>,
+  vocabSize: number,
+): keyof ProductFlops {
+  const operands = (node.inputs as readonly (Value | undefined)[]).slice(0, 2) as readonly Value[];
+  if (operands.every(({ rank }) => rank === 2)) {
+    const weight = operands.find(isWeight);
+    if (weight === undefined) return "trained";
+    return weight.shape.includes(vocabSize) ? "head" : "frozen";
+  }
+  return gradients.has(value) ? "trained" : "attention";
+}
