@@ -1,0 +1,177 @@
+import type { ModuleInfo, NamedShape } from "../tree.ts";
+import { contextOf, groupsOf, guess } from "./kinds.ts";
+import { compareNumbers, compareUsual, isAlphabetical } from "./order.ts";
+import { isQuantizationState, quantizationNames, quantizedLinear } from "./quantized.ts";
+import type { RawConfig, TensorInfo } from "./types.ts";
+
+/** A module while the tree is being built. */
+type Node = {
+  readonly path: string;
+  readonly leaf: string;
+  readonly own: Map<string, TensorInfo>;
+  readonly children: Node[];
+  hasQuantizationState: boolean;
+  isRouter: boolean;
+};
+
+export type Grown = {
+  readonly modules: ModuleInfo[];
+  /** Methods of quantisation found, and modules whose shape could not be found out. */
+  readonly quantization: ReadonlyMap<string, number>;
+  readonly unknownShapes: readonly string[];
+};
+
+/** The modules that hold these tensors, with their parents, in an order that a model could have. */
+export function growModules(tensors: readonly TensorInfo[], config: RawConfig, rootClass: string): Grown {
+  const nodes = plant(tensors);
+  const context = contextOf(entries(nodes), config);
+  const compare = isAlphabetical(tensors) ? compareUsual : compareNumbers;
+  const modules: ModuleInfo[] = [];
+  const quantization = new Map<string, number>();
+  const unknownShapes: string[] = [];
+  const visit = (node: Node): void => {
+    const { path, own, children, hasQuantizationState } = node;
+    const at = modules.length;
+    modules.push(undefined as unknown as ModuleInfo); // replaced below: its kind depends on its children
+    if (children.length > 1) children.sort((a, b) => compare(a.leaf, b.leaf));
+    if (children.some(hasStackedExperts)) markRouter(children, config);
+    for (const child of children) visit(child);
+    if (path === "") {
+      modules[at] = {
+        ...guess(path, own, context),
+        name: path,
+        className: rootClass,
+        kind: "module",
+        in: null,
+        out: null,
+      };
+      return;
+    }
+    const packed = mayBeQuantized(own, hasQuantizationState)
+      ? quantizedLinear(path, own, hasQuantizationState, config)
+      : undefined;
+    if (node.isRouter) {
+      const parameters = [...own].map(([leaf, { shape }]): NamedShape => [leaf, shape]);
+      modules[at] = {
+        ...empty(path, "TopKRouter"),
+        parameters: parameters.filter(([leaf]) => isRouted.test(leaf)),
+      };
+      return;
+    }
+    if (packed !== undefined) {
+      const [out, inputs] = packed.shape ?? [null, null];
+      const { parameters, method, shape } = packed;
+      modules[at] = { name: path, className: "Linear", kind: "linear", in: inputs, out, parameters };
+      quantization.set(method, (quantization.get(method) ?? 0) + 1);
+      if (shape === undefined) unknownShapes.push(path);
+      return;
+    }
+    modules[at] = own.size > 0 ? { ...guess(path, own, context), name: path } : container(node);
+    const parametrized = children.length > 0 ? parametrization(node, config) : undefined;
+    if (parametrized !== undefined) modules[at] = parametrized;
+    if (node.leaf === "weight" && own.has("original0")) {
+      // The list of parametrizations of one tensor, and the weight norm that is its only item.
+      modules[at] = { ...modules[at]!, className: "ParametrizationList", kind: "modulelist" };
+      modules.push({ ...empty(`${path}.0`, "_WeightNorm"), kind: "norm" });
+    } else if (node.leaf === "parametrizations")
+      modules[at] = { ...empty(path, "ModuleDict"), kind: "moduledict" };
+  };
+  visit(nodes.get("")!);
+  return { modules, quantization, unknownShapes };
+}
+
+function* entries(nodes: ReadonlyMap<string, Node>): Generator<readonly [string, Node["own"]]> {
+  for (const [path, { own }] of nodes) yield [path, own];
+}
+
+/** Modules by path, parents before children. */
+function plant(tensors: readonly TensorInfo[]): Map<string, Node> {
+  const nodes = new Map<string, Node>();
+  const nodeAt = (path: string): Node => {
+    const known = nodes.get(path);
+    if (known !== undefined) return known;
+    const dot = path.lastIndexOf(".");
+    const parent = path === "" ? undefined : nodeAt(dot === -1 ? "" : path.slice(0, dot));
+    const node: Node = {
+      path,
+      leaf: path.slice(dot + 1),
+      own: new Map(),
+      children: [],
+      hasQuantizationState: false,
+      isRouter: false,
+    };
+    nodes.set(path, node);
+    parent?.children.push(node);
+    return node;
+  };
+  nodeAt("");
+  for (const tensor of tensors) {
+    const { name } = tensor;
+    if (name.includes(".weight.") && isQuantizationState(name)) {
+      nodeAt(name.slice(0, name.lastIndexOf(".weight."))).hasQuantizationState = true;
+      continue;
+    }
+    const dot = name.lastIndexOf(".");
+    nodeAt(dot === -1 ? "" : name.slice(0, dot)).own.set(name.slice(dot + 1), tensor);
+  }
+  return nodes;
+}
+
+function mayBeQuantized(own: ReadonlyMap<string, TensorInfo>, hasState: boolean): boolean {
+  if (hasState || own.get("weight")?.dtype === "uint8") return true;
+  for (const name of own.keys()) if (quantizationNames.has(name)) return true;
+  return false;
+}
+
+const hasStackedExperts = ({ leaf, own }: Node): boolean =>
+  leaf === "experts" && (own.has("gate_up_proj") || own.has("up_proj"));
+
+const isRouted = /^(?:weight|bias)$/;
+
+/** Beside stacked experts, transformers' router is a class of its own, not a linear layer; Jamba's is one. */
+function markRouter(siblings: readonly Node[], config: RawConfig): void {
+  if (config["model_type"] === "jamba") return;
+  for (const node of siblings)
+    if ((node.leaf === "gate" || node.leaf === "router") && node.own.get("weight")?.shape.length === 2)
+      node.isRouter = true;
+}
+
+const digits = /^(?:0|[1-9]\d*)$/;
+
+/** A module without tensors of its own: a list if all that it has is numbered. */
+function container({ path, children }: Node): ModuleInfo {
+  const isList = children.length > 0 && children.every(({ leaf }) => digits.test(leaf));
+  return isList ? { ...empty(path, "ModuleList"), kind: "modulelist" } : empty(path, "Module");
+}
+
+/** A convolution or linear layer whose weight is computed from parts, as weight norm does. */
+function parametrization(node: Node, config: RawConfig): ModuleInfo | undefined {
+  const list = node.children
+    .find(({ leaf }) => leaf === "parametrizations")
+    ?.children.find(({ leaf }) => leaf === "weight");
+  const shape = list?.own.get("original1")?.shape;
+  if (shape === undefined || shape.length < 2 || shape.length > 5) return undefined;
+  const [out, width, ...kernel] = shape as [number, number, ...number[]];
+  const parameters = [...node.own].map(([name, tensor]): NamedShape => [name, tensor.shape]);
+  if (kernel.length === 0)
+    return { ...empty(node.path, "ParametrizedLinear"), kind: "linear", in: width, out, parameters };
+  const groups = groupsOf(node.path, shape, config);
+  return {
+    name: node.path,
+    className: `ParametrizedConv${kernel.length}d`,
+    kind: `conv${kernel.length as 1 | 2 | 3}d`,
+    in: width * groups,
+    out,
+    parameters,
+    extra: { kernelSize: kernel, groups },
+  };
+}
+
+const empty = (name: string, className: string): ModuleInfo => ({
+  name,
+  className,
+  kind: "module",
+  in: null,
+  out: null,
+  parameters: [],
+});
