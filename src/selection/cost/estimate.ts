@@ -3,7 +3,7 @@ import type { ModuleTree, TreeConfig } from "../tree.ts";
 import { Assumptions } from "./assumptions.ts";
 import type { AllLinear, Cost, CostOptions, Figures, FlopsByPart, Share, TowerCost } from "./cost.ts";
 import { safetensorsSize } from "./file-size.ts";
-import { type Account, Flow, type Flops, sumFlops } from "./flow.ts";
+import { type Account, buffer, Flow, type Flops, sumFlops } from "./flow.ts";
 import { type Layout, layOut, type Tower } from "./layout.ts";
 import { type Feed, type Pass, passThrough } from "./passes.ts";
 import { imagePositions, isSignal, type Positions, samePositions } from "./positions.ts";
@@ -106,7 +106,7 @@ function figuresOf(trained: TrainedUnits, setting: Setting): { figures: Figures;
 }
 
 function feedOf(trained: TrainedUnits, setting: Setting): Feed {
-  const { tree, batchSize, targetLength, labelFraction, assumptions } = setting;
+  const { tree, layout, batchSize, targetLength, labelFraction, assumptions } = setting;
   const known = new Map<Tower, Positions>();
   return {
     examples: batchSize,
@@ -119,6 +119,15 @@ function feedOf(trained: TrainedUnits, setting: Setting): Feed {
     headsOf(tower, width) {
       const heads = configOf(tower, tree).numAttentionHeads;
       return heads ?? assumptions.heads(width);
+    },
+    anglesOf(tower) {
+      if (!layout.isRotary || isSignal(tower)) return undefined;
+      const q = tower.stages[0]?.units.find(({ role }) => role === "q" || role === "qkv");
+      if (q === undefined) return undefined;
+      const width = q.role === "q" ? q.outputs : q.inputs;
+      const size = width / this.headsOf(tower, width);
+      // a cosine and a sine for each pair, and the row number, of 8 bytes
+      return buffer(batchSize * (this.positionsOf(tower).count ?? 1) * (size + 2));
     },
     isParallel: parallelTypes.has(tree.modelType),
     isStageTrained: (stage) => trained.isStageTrained(stage),

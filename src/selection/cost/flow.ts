@@ -4,7 +4,7 @@ import type { Unit } from "./layout.ts";
 export type Flops = {
   /** Products with frozen weights. */
   frozen: number;
-  /** Products with what is trained, and for its gradient. */
+  /** Products with what is trained, but the head, and for its gradient. */
   trained: number;
   /** Queries with keys, attention weights with values. */
   attention: number;
@@ -62,7 +62,8 @@ export type Flowing = {
   readonly buffers: readonly Buffer[];
 };
 
-const buffer = (elements: number): Buffer => ({ bytes: 4 * elements, isKept: false });
+/** A buffer of float32 numbers. */
+export const buffer = (elements: number): Buffer => ({ bytes: 4 * elements, isKept: false });
 
 /** The fresh output of an operation. */
 export const fresh = (isNeeded: boolean, elements: number): Flowing => ({
@@ -104,9 +105,10 @@ export class Flow {
     const share = (rows * active) / unit.experts;
     const low = 2 * share * rank;
     const isNeeded = x.isNeeded || rank > 0 || weight || other;
-    forward[part] += product;
+    const own = weight && part === "frozen" ? "trained" : part;
+    forward[own] += product;
     forward.trained += low * (unit.factorA + unit.factorB);
-    if (x.isNeeded) backward[part] += product;
+    if (x.isNeeded) backward[own] += product;
     else this.account.stopped += product + low * unit.factorA;
     if (weight) {
       backward.trained += product;
@@ -156,7 +158,7 @@ export class Flow {
    */
   attention(
     { q, k, v }: { q: boolean; k: boolean; v: boolean },
-    { examples, queries, keys, width, keyWidth, valueWidth, heads }: AttentionShape,
+    { examples, queries, keys, width, keyWidth, valueWidth, heads, hasHeadNorms, angles }: AttentionShape,
   ): Flowing {
     const scores = 2 * examples * queries * keys * width;
     const weighted = 2 * examples * queries * keys * valueWidth;
@@ -170,6 +172,9 @@ export class Flow {
     if (k) this.keep(fresh(true, examples * queries * width));
     if (q) this.keep(fresh(true, examples * keys * keyWidth));
     if (p) this.keep(fresh(true, examples * keys * keyWidth));
+    if (hasHeadNorms && q) this.keep(fresh(true, examples * queries * width));
+    if (hasHeadNorms && k) this.keep(fresh(true, examples * keys * keyWidth));
+    if (p && angles !== undefined) this.keep({ isNeeded: true, buffers: [angles] });
     return fresh(p || v, examples * queries * valueWidth);
   }
 
@@ -180,6 +185,9 @@ export class Flow {
 }
 
 export type AttentionShape = {
+  /** Norms, and rotations by position, between projections and heads. */
+  readonly hasHeadNorms: boolean;
+  readonly angles: Buffer | undefined;
   readonly examples: number;
   readonly queries: number;
   readonly keys: number;

@@ -29,7 +29,12 @@ export type Convolution = {
 };
 
 /** One layer of a tower: an item of its numbered list. */
-export type Stage = { readonly name: string; readonly units: Unit[] };
+export type Stage = {
+  readonly name: string;
+  readonly units: Unit[];
+  /** Queries and keys are normalised, head by head. */
+  hasHeadNorms: boolean;
+};
 
 /** A stack of layers with what comes before and after it. */
 export type Tower = {
@@ -57,6 +62,8 @@ export type Layout = {
   /** Stage of each module, by place in `stages`; -1 outside. */
   readonly stageOf: Int32Array;
   readonly stages: readonly Stage[];
+  /** Positions enter as rotations of queries and keys. */
+  readonly isRotary: boolean;
 };
 
 type Outside = { readonly index: number; readonly unit: Unit };
@@ -79,6 +86,7 @@ export function layOut(tree: ModuleTree): Layout {
   const outside: Outside[] = [];
   const positions: { readonly index: number; readonly rows: number }[] = [];
   let head: Unit | undefined;
+  let isRotary = false;
 
   const add = (unit: Omit<Unit, "id">): Unit => {
     const made = { ...unit, id: units.length };
@@ -122,13 +130,16 @@ export function layOut(tree: ModuleTree): Layout {
       tower = { path, start: index, front: [], stages: [], tail: [] };
       towers.set(path, tower);
     }
-    const stage: Stage = { name, units: [] };
+    const stage: Stage = { name, units: [], hasHeadNorms: false };
     tower.stages.push(stage);
     return stages.push(stage) - 1;
   }
 
   function addUnits(module: ModuleInfo, index: number): void {
     const { name, parameters } = module;
+    if (stageOf[index] === -1) isRotary ||= module.className.includes("Rotary");
+    else if (module.kind === "norm" && /\.(?:q|k)(?:uery|ey)?_(?:layer_?)?norm$/.test(name))
+      stages[stageOf[index]!]!.hasHeadNorms = true;
     if (module.className === "MaxPool2d" && stageOf[index] === -1) place(index, add(pooling(name)));
     const list = expertsOf[index]!;
     if (list !== -1 && module.in !== null) {
@@ -172,15 +183,15 @@ export function layOut(tree: ModuleTree): Layout {
   // a model without layers is one layer of what it has
   if (ordered.length === 0)
     return {
-      ...{ head, units, unitOf, parameterUnits, stageOf, stages },
-      towers: [{ path: "", start: 0, front: [], stages: [{ name: "", units: outside.map(({ unit }) => unit) }], tail: [] }],
+      ...{ head, units, unitOf, parameterUnits, stageOf, stages, isRotary },
+      towers: [{ path: "", start: 0, front: [], stages: [{ name: "", units: outside.map(({ unit }) => unit), hasHeadNorms: false }], tail: [] }],
     };
   for (const { index, unit } of outside) placeOutside(ordered, modules[index]!.name, index, unit);
   for (const { index, rows } of positions) {
     const tower = towerFor(ordered, modules[index]!.name, index, true);
     if (tower !== undefined && rows > 0) tower.positions ??= rows;
   }
-  return { towers: ordered, head, units, unitOf, parameterUnits, stageOf, stages };
+  return { towers: ordered, head, units, unitOf, parameterUnits, stageOf, stages, isRotary };
 }
 
 const isInside = (name: string, container: string): boolean =>

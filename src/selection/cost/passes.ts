@@ -1,4 +1,4 @@
-import { type Account, type AttentionShape, type Flow, type Flowing, fresh, newAccount, sumFlops } from "./flow.ts";
+import { type Account, type AttentionShape, type Buffer, type Flow, type Flowing, fresh, newAccount, sumFlops } from "./flow.ts";
 import type { Layout, Stage, Tower, Unit } from "./layout.ts";
 import { isSignal, type Positions } from "./positions.ts";
 import { isCrossAttention } from "./roles.ts";
@@ -12,6 +12,8 @@ export type Feed = {
   positionsOf(tower: Tower): Positions;
   /** Heads of a tower's attention, of this width. */
   headsOf(tower: Tower, width: number): number;
+  /** Cosines and sines by which a tower turns queries and keys, if it does. */
+  anglesOf(tower: Tower): Buffer | undefined;
   /** Attention and MLP of a layer read the same input. */
   readonly isParallel: boolean;
   /** Something in the layer that is no product is trained: a norm, say. */
@@ -86,10 +88,11 @@ function runTower(
   }
   let lowest = x.isNeeded ? (tower.stages[0]?.name ?? tower.path) : undefined;
   const account = flow.account;
+  const angles = feed.anglesOf(tower);
   let done = 0;
   for (const stage of tower.stages) {
     const before = x.isNeeded;
-    x = runStage(tower, stage, x, memory, flow, feed);
+    x = runStage(tower, stage, x, memory, flow, feed, angles);
     if (x.isNeeded && !before) lowest ??= stage.name;
     const total = sumFlops(account.forward);
     if (!x.isNeeded) account.frozenForward = total;
@@ -114,6 +117,7 @@ function runStage(
   memory: Memory | undefined,
   flow: Flow,
   feed: Feed,
+  angles: Buffer | undefined,
 ): Flowing {
   const positions = feed.positionsOf(tower);
   const rowsOf = (unit: Unit): number => feed.examples * positions.of(unit);
@@ -131,7 +135,7 @@ function runStage(
     const n = flow.norm(beside);
     const output =
       sublayer.kind === "attention"
-        ? attend(tower, sublayer, n, memory, flow, feed)
+        ? attend(tower, sublayer, n, memory, flow, feed, { hasHeadNorms: stage.hasHeadNorms, angles })
         : transform(sublayer, n, flow, rowsOf);
     const width = widthOf(sublayer);
     x = flow.add(x, output, feed.examples * positions.of(stage.units[0]!) * width);
@@ -156,6 +160,7 @@ function attend(
   memory: Memory | undefined,
   flow: Flow,
   feed: Feed,
+  heads: Pick<AttentionShape, "hasHeadNorms" | "angles">,
 ): Flowing {
   const { examples } = feed;
   const first = (parts.q ?? parts.qkv)!;
@@ -184,6 +189,7 @@ function attend(
     ...{ examples, queries, width, valueWidth, keyWidth },
     keys: Math.min(sourceCount, reach(first.name)),
     heads: feed.headsOf(tower, width),
+    ...heads,
   };
   const attended = flow.attention({ q: q!.isNeeded, k: k!.isNeeded, v: v!.isNeeded }, shape);
   return run(attended, parts.o, rows);

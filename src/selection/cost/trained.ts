@@ -1,9 +1,10 @@
+import { SelectionError } from "../../errors.ts";
 import { moeRenames } from "../peft/defaults.ts";
 import type { ResolvedConfig } from "../peft/options.ts";
 import type { Selection } from "../peft/selection.ts";
-import { leafOf } from "../python.ts";
+import { leafOf, parentOf } from "../python.ts";
 import type { ModuleTree, NamedShape } from "../tree.ts";
-import type { SavedTensor } from "./file-size.ts";
+import type { SavedTensors, StoredDtype } from "./file-size.ts";
 import type { Trained } from "./flow.ts";
 import type { Layout, Stage, Unit } from "./layout.ts";
 
@@ -12,7 +13,7 @@ export type TrainedUnits = {
   of(unit: Unit): Trained;
   isStageTrained(stage: Stage): boolean;
   readonly parameters: number;
-  tensors(): Iterable<SavedTensor>;
+  tensors(): SavedTensors[];
 };
 
 type Marks = {
@@ -37,6 +38,9 @@ const answers = (marks: Marks): Pick<TrainedUnits, "of" | "isStageTrained"> => (
   }),
   isStageTrained: (stage) => marks.stages.has(stage),
 });
+
+/** Base weights that are saved along stay as they are stored. */
+const storedDtypes: Readonly<Record<string, StoredDtype>> = { bfloat16: "BF16", float16: "F16" };
 
 const prefix = "base_model.model.";
 
@@ -68,14 +72,24 @@ export function trainedBySelection(tree: ModuleTree, selection: Selection, layou
   return {
     ...answers(marks),
     parameters: selection.trainableParameters,
-    *tensors() {
-      if (!isPlain) for (const [module, shape] of selection.stateDict) yield { module, tail: "", shape };
-      else
-        for (const target of targets)
-          for (const [tail, shape] of target.tensors)
-            yield { module: `${prefix}${target.name}`, tail: `.${tail}`, shape };
-    },
+    tensors: () => savedTensors(tree, selection, isPlain),
   };
+}
+
+function savedTensors(tree: ModuleTree, selection: Selection, isPlain: boolean): SavedTensors[] {
+  if (!isPlain)
+    try {
+      const stored = storedDtypes[tree.config.dtype ?? ""] ?? "F32";
+      return selection.stateDict.map(([module, shape]) => ({
+        module,
+        tensors: [["", shape]],
+        ...(module.endsWith(".base_layer.weight") && { dtype: stored }),
+      }));
+    } catch (error) {
+      // PEFT cannot save some selections, of models that do not say which module embeds their input
+      if (!(error instanceof SelectionError)) throw error;
+    }
+  return selection.targets.map(({ name, tensors }) => ({ module: `${prefix}${name}.`, tensors }));
 }
 
 /** Index of a module by its name: names are asked for in the order of the modules as a rule, so the next is tried first. */
@@ -170,10 +184,15 @@ export function trainedByAllLinear(tree: ModuleTree, selection: Selection, layou
     of: (unit) => ({ ...of(unit), rank: own.of(unit).rank }),
     isStageTrained,
     parameters: parameters + others,
-    *tensors() {
-      for (const { name, inputs, outputs } of adapted)
-        yield* tensorsOf(`${prefix}${name}`, r, inputs, outputs, config);
-      yield* stackedTensors(stacked);
+    tensors() {
+      const known = new Map<string, readonly NamedShape[]>();
+      const linear = adapted.map(({ name, inputs, outputs }) => {
+        const key = `${inputs} ${outputs}`;
+        let tensors = known.get(key);
+        if (tensors === undefined) known.set(key, (tensors = tensorsOf(inputs, outputs, config)));
+        return { module: `${prefix}${name}.`, tensors };
+      });
+      return [...linear, ...stackedTensors(stacked)];
     },
   };
 }
@@ -200,32 +219,27 @@ function headOf({ isPretrainedModel, outputEmbeddings, seqClsHeads }: ModuleTree
 const sizeOf = (inputs: number, outputs: number, { r, useDora, loraBias }: ResolvedConfig): number =>
   r * (inputs + outputs) + (useDora ? outputs : 0) + (loraBias ? outputs : 0);
 
-function* tensorsOf(
-  module: string,
-  r: number,
-  inputs: number,
-  outputs: number,
-  { useDora, loraBias }: ResolvedConfig,
-): Generator<SavedTensor> {
-  yield { module, tail: ".lora_A.weight", shape: [r, inputs] };
-  yield { module, tail: ".lora_B.weight", shape: [outputs, r] };
-  if (loraBias) yield { module, tail: ".lora_B.bias", shape: [outputs] };
-  if (useDora) yield { module, tail: ".lora_magnitude_vector", shape: [outputs] };
-}
+const tensorsOf = (inputs: number, outputs: number, { r, useDora, loraBias }: ResolvedConfig): NamedShape[] => [
+  ["lora_A.weight", [r, inputs]],
+  ["lora_B.weight", [outputs, r]],
+  ...(loraBias ? ([["lora_B.bias", [outputs]]] as const) : []),
+  ...(useDora ? ([["lora_magnitude_vector", [outputs]]] as const) : []),
+];
 
 /** Wrappers of a module's parameters are nested, the last one outermost. */
-function* stackedTensors(stacked: readonly { unit: Unit; rank: number }[]): Generator<SavedTensor> {
+function stackedTensors(stacked: readonly { unit: Unit; rank: number }[]): SavedTensors[] {
   const depth = new Map<string, number>();
-  for (const { unit, rank } of stacked.toReversed()) {
-    const holder = unit.name.slice(0, unit.name.lastIndexOf("."));
+  return stacked.toReversed().map(({ unit, rank }) => {
+    const holder = parentOf(unit.name);
     const inner = depth.get(holder) ?? 0;
     depth.set(holder, inner + 1);
-    const module = `${prefix}${holder}${".base_layer".repeat(inner)}`;
     const total = rank * unit.experts;
-    const shapes: NamedShape[] = [
-      [".lora_A.weight", [total, unit.factorA]],
-      [".lora_B.weight", [unit.factorB, total]],
-    ];
-    for (const [tail, shape] of shapes) yield { module, tail, shape };
-  }
+    return {
+      module: `${prefix}${holder}.${"base_layer.".repeat(inner)}`,
+      tensors: [
+        ["lora_A.weight", [total, unit.factorA]],
+        ["lora_B.weight", [unit.factorB, total]],
+      ],
+    };
+  });
 }

@@ -35,7 +35,12 @@ export class Target {
 
   /** The adapter's tensors: key below the module in the saved file, e.g. `lora_A.weight`, and shape. */
   get tensors(): readonly NamedShape[] {
-    return this.#plan.tensors.map(({ path, shape }) => [savedKey(path), shape]);
+    let tensors = savedTensors.get(this.#plan);
+    if (tensors === undefined) {
+      tensors = this.#plan.tensors.map(({ path, shape }) => [savedKey(path), shape]);
+      savedTensors.set(this.#plan, tensors);
+    }
+    return tensors;
   }
 
   /** The reason in words. */
@@ -43,6 +48,9 @@ export class Target {
     return describeReason(this.reason, this.#config);
   }
 }
+
+/** By plan: one for all layers of the same sizes. */
+const savedTensors = new WeakMap<LoraPlan, readonly NamedShape[]>();
 
 /** `lora_A.default.weight` is saved as `lora_A.weight`, a magnitude vector without `.weight`. */
 const savedKey = (path: string): string =>

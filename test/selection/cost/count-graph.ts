@@ -107,6 +107,9 @@ function isWeight(value: Value): boolean {
   return ["Cast", "Transpose"].includes(source.node.op) && isWeight(source.node.inputs[0] as Value);
 }
 
+const isTrainedHead = ({ source, shape }: Value, vocabSize: number): boolean =>
+  source.kind === "input" && !source.name.includes("lora_") && shape[0] === vocabSize;
+
 function partOf(
   node: Node,
   value: Value,
@@ -115,7 +118,7 @@ function partOf(
 ): keyof ProductFlops {
   const operands = (node.inputs as readonly (Value | undefined)[]).slice(0, 2) as readonly Value[];
   if (operands.every(({ rank }) => rank === 2)) {
-    const weight = operands.find(isWeight);
+    const weight = operands.find((operand) => isWeight(operand) || isTrainedHead(operand, vocabSize));
     if (weight === undefined) return "trained";
     return weight.shape.includes(vocabSize) ? "head" : "frozen";
   }
