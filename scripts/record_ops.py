@@ -422,6 +422,76 @@ def network_cases(s: Source) -> Iterator[OpCase]:
         )
 
 
+def image_cases(s: Source) -> Iterator[OpCase]:
+    def pad(x: Tensor, pads: list[int]) -> Tensor:
+        top, left, bottom, right = pads
+        return F.pad(x, (left, right, top, bottom))
+
+    for label, image, kernel, strides, pads, dilations, group, bias in (
+        ("patch embedding, a rest left over", (1, 3, 9, 11), (4, 3, 7, 7), [4, 4], [3, 3, 3, 3], [1, 1], 1, True),
+        ("halving", (2, 2, 5, 6), (3, 2, 3, 3), [2, 2], [1, 1, 1, 1], [1, 1], 1, True),
+        ("depthwise", (2, 4, 4, 3), (4, 1, 3, 3), [1, 1], [1, 1, 1, 1], [1, 1], 4, True),
+        ("depthwise, two kernels a channel", (1, 2, 4, 4), (4, 1, 2, 3), [1, 2], [0, 1, 0, 1], [1, 1], 2, False),
+        ("two groups, unequal pads and strides", (1, 4, 7, 6), (2, 2, 3, 2), [3, 2], [0, 1, 2, 0], [1, 1], 2, True),
+        ("dilation and stride", (1, 2, 8, 9), (2, 2, 3, 2), [2, 3], [1, 2, 1, 0], [2, 3], 1, False),
+        ("1 by 1", (2, 3, 2, 3), (2, 3, 1, 1), [1, 1], [0, 0, 0, 0], [1, 1], 1, True),
+    ):
+        inputs = [s.normal(*image), s.normal(*kernel)] + ([s.normal(kernel[0])] if bias else [])
+        yield (
+            "Conv",
+            label,
+            {"strides": strides, "pads": pads, "dilations": dilations, "group": group},
+            inputs,
+            lambda x, w, b=None, p=pads, k=(strides, 0, dilations, group): F.conv2d(pad(x, p), w, b, *k),
+        )
+    for label, image, kernel, strides, padding, output_padding, dilations, group in (
+        ("plain", (1, 2, 2, 3), (2, 3, 2, 2), [1, 1], [0, 0], [0, 0], [1, 1], 1),
+        ("upsampling", (2, 2, 2, 3), (2, 2, 3, 3), [2, 3], [1, 1], [1, 2], [1, 1], 1),
+        ("two groups, dilation", (1, 4, 3, 2), (4, 1, 2, 3), [2, 1], [1, 0], [0, 0], [2, 3], 2),
+    ):
+        yield (
+            "ConvTranspose",
+            label,
+            {
+                "strides": strides,
+                "pads": padding * 2,
+                "output_padding": output_padding,
+                "dilations": dilations,
+                "group": group,
+            },
+            [s.normal(*image), s.normal(*kernel)],
+            lambda x, w, k=(strides, padding, output_padding, group, dilations): F.conv_transpose2d(x, w, None, *k),
+        )
+    for label, size, scale, epsilon, bias in (
+        ("hidden states", (2, 3, 8), 1.0, 1e-5, True),
+        ("small inputs, where epsilon counts", (2, 6), 0.01, 1e-3, True),
+        ("without bias", (3, 4), 2.0, 1e-12, False),
+    ):
+        yield (
+            "LayerNormalization",
+            label,
+            {"axis": -1, "epsilon": epsilon},
+            [s.normal(*size, scale=scale), s.normal(size[-1])] + ([s.normal(size[-1])] if bias else []),
+            lambda x, w, b=None, e=epsilon: F.layer_norm(x, x.shape[-1:], w, b, e),
+        )
+    yield "Softmax", "first axis", {"axis": 0}, [s.normal(4, 2, 3)], lambda x: torch.softmax(x, dim=0)
+    yield (
+        "ReduceMean",
+        "spatial axes",
+        {"axes": [2, 3], "keepdims": 0},
+        [s.normal(2, 3, 2, 4)],
+        lambda x: x.mean(dim=(2, 3)),
+    )
+    for label, size, before, after in (("both sides", (2, 3, 2), 2, 1), ("after", (2, 3, 2), 0, 3)):
+        yield (
+            "Pad",
+            label,
+            {"pads": [0, before, 0, 0, after, 0]},
+            [s.normal(*size)],
+            lambda x, b=before, a=after: F.pad(x, (0, 0, b, a)),
+        )
+
+
 FAMILIES = [
     binary_cases,
     unary_cases,
@@ -430,6 +500,7 @@ FAMILIES = [
     movement_cases,
     indexing_cases,
     network_cases,
+    image_cases,
 ]
 
 DTYPES = {torch.float64: "float32", torch.int64: "int64", torch.bool: "bool"}

@@ -1,9 +1,10 @@
 import { GraphError } from "../errors.ts";
 import { dimEquals, formatShape, type Shape, shapeEquals } from "./dim.ts";
-import { applyRule, unsupported, zero } from "./gradients.ts";
+import { applyRule } from "./gradients.ts";
 import * as op from "./ops/build.ts";
-import { isFloat } from "./ops/infer.ts";
+import { isFloat } from "./ops/infer-checks.ts";
 import { recomputation } from "./recompute.ts";
+import { unsupported, zero } from "./rules/rule.ts";
 import { operandsOf, reachable } from "./traverse.ts";
 import type { Node, Value } from "./value.ts";
 

@@ -1,26 +1,12 @@
 import { GraphError } from "../errors.ts";
 import { type Dim, dimAdd, dimProduct, dimSubtract, type Shape } from "./dim.ts";
 import * as op from "./ops/build.ts";
-import { isFloat } from "./ops/infer.ts";
+import { isFloat } from "./ops/infer-checks.ts";
 import type { AttributesOf, InputsOf, OpName } from "./ops/signatures.ts";
+import { convRule, convTransposeRule } from "./rules/convolution.ts";
+import { layerNormRule, rmsRule } from "./rules/norms.ts";
+import { type Cotangent, type Rule, type RuleFor, unsupported, zero } from "./rules/rule.ts";
 import { dimValue, type Node, type Value } from "./value.ts";
-
-/**
- * What a rule returns for one input: its cotangent, or why there is none.
- * `zero` is the true derivative (comparisons, indices); `unsupported` is an error if somebody needs it.
- */
-export type Cotangent = Value | typeof zero | typeof unsupported;
-export const zero = Symbol("derivative is zero");
-export const unsupported = Symbol("derivative is not implemented");
-
-type RuleContext<Inputs, Attributes> = {
-  readonly inputs: Inputs;
-  readonly attributes: Attributes;
-  readonly y: Value;
-  readonly dy: Value;
-};
-type Rule<Inputs, Attributes> = (context: RuleContext<Inputs, Attributes>) => readonly Cotangent[];
-type RuleFor<Op extends OpName> = Rule<InputsOf<Op>, AttributesOf<Op>>;
 
 const allZero: Rule<readonly (Value | undefined)[], object> = ({ inputs }) => inputs.map(() => zero);
 
@@ -95,19 +81,6 @@ const geluRule: RuleFor<"Gelu"> = ({ inputs: [x], attributes: { approximate }, d
   return [op.mul(dy, op.mul(op.add(op.add(t, 1), tail), 0.5))];
 };
 
-// y = w x r with r = (mean x² + ε)^-½, so with g = dy w and n = x r: dx = r (g - n mean(g n)), dw = Σ dy n.
-// r is computed here: the operator's own second output is the mean on WebGPU and r on the CPU.
-const rmsRule: RuleFor<"SimplifiedLayerNormalization"> = ({
-  inputs: [x, w],
-  attributes: { epsilon },
-  dy,
-}) => {
-  const r = op.reciprocal(op.sqrt(op.add(op.reduceMean(op.mul(x, x)), epsilon)));
-  const n = op.mul(x, r);
-  const g = op.mul(dy, w);
-  return [op.mul(r, op.sub(g, op.mul(n, op.reduceMean(op.mul(g, n))))), op.mul(dy, n)];
-};
-
 /**
  * One rule per operator: cotangent of the output -> cotangents of the inputs, in input order.
  * An operator without a rule does not compile. Rules are built from forward operators, so whatever runs forward runs
@@ -150,6 +123,9 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   Softmax: ({ y, dy, attributes: { axis } }) => [
     op.mul(y, op.sub(dy, op.reduceSum(op.mul(dy, y), { axes: [axis] }))),
   ],
+
+  Conv: convRule,
+  ConvTranspose: convTransposeRule,
 
   Reshape: ({ inputs: [x], dy }) => [op.reshape(dy, x.shape)],
   Transpose: ({ attributes: { perm }, dy }) => [op.transpose(dy, inverse(perm))],
@@ -208,6 +184,7 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   Not: allZero,
 
   SimplifiedLayerNormalization: rmsRule,
+  LayerNormalization: layerNormRule,
   // A rotation's transpose turns the other way. The angles come from positions, which nothing trains.
   RotaryEmbedding: ({ inputs: [, positions, cos, sin], dy }) => [
     op.rotaryEmbedding(dy, positions, cos, op.neg(sin)),

@@ -43,6 +43,7 @@ function isCheap({ shape, source }: Value): boolean {
     case "Relu":
     case "Gelu":
     case "SimplifiedLayerNormalization":
+    case "LayerNormalization":
       return true;
     case "Mul": // times a number or a row is no reason to keep the other factor instead
       return (inputs as readonly Value[]).every((x) => shapeEquals(x.shape, shape));

@@ -1,4 +1,4 @@
-import { type Lowering, op, type Value } from "../graph/index.ts";
+import { type Dim, type Lowering, op, type Value } from "../graph/index.ts";
 
 /** Two parts of 2π: the first has 8 bits, so that its products with whole numbers below 2^16 are exact. */
 const TURN_HIGH = 6.28125;
@@ -27,6 +27,19 @@ function sineAndCosine(x: Value): { sine: Value; cosine: Value } {
 }
 
 /**
+ * The kernel of ONNX Runtime 1.30 takes wrong channels where groups have several inputs and one output each. So they get a
+ * second output, of zeros, which is cut off again.
+ */
+const widenGroups: NonNullable<Lowering["ConvTranspose"]> = ([x, w], attributes) => {
+  const { group } = attributes;
+  if (group === 1 || w.shape[1] !== 1 || x.shape[1] === group) return op.convTranspose(x, w, attributes);
+  const wide = op.convTranspose(x, op.pad(w, 1, 0, 1), attributes);
+  const [batch, , height, width] = wide.shape as [Dim, Dim, Dim, Dim];
+  const pairs = op.reshape(wide, [batch, group, 2, height, width]);
+  return op.squeeze(op.slice(pairs, 2, 0, 1), 2);
+};
+
+/**
  * Rewrites for WebGPU. Found by comparing every operator with the CPU (test/runtime/webgpu.test.ts).
  *
  * Left to fall back to the CPU, where they are right and their tensors small: arithmetic, comparison and movement of
@@ -36,6 +49,7 @@ function sineAndCosine(x: Value): { sine: Value; cosine: Value } {
 export const webgpuLowering: Lowering = {
   // No kernel. a ∨ b = ¬(¬a ∧ ¬b)
   Or: ([a, b]) => op.not(op.and(op.not(a), op.not(b))),
+  ConvTranspose: widenGroups,
   // WGSL promises an error of 2⁻¹¹ for angles in [-π, π] and nothing beyond (WGSL, floating point accuracy); angles of rotary embeddings reach
   // thousands. With h = x/2 less whole turns: cos x = 1 - 2 sin² h, sin x = 2 sin h cos h.
   Cos: ([x]) => {

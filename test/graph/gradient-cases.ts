@@ -1,4 +1,5 @@
 import { type OpName, op, type Value } from "../../src/graph/index.ts";
+import type { ConvOptions } from "../../src/graph/ops/build.ts";
 import type { DType, Tensor } from "../../src/tensor/index.ts";
 import { Numbers, tensorOf } from "../support/run-graph.ts";
 
@@ -122,6 +123,53 @@ const gemmCases = [false, true].flatMap((transA) =>
   ),
 );
 
+type ConvCase = readonly [
+  name: string,
+  image: readonly number[],
+  kernel: readonly number[],
+  options: ConvOptions & { readonly hasBias?: boolean },
+];
+const convCases: readonly ConvCase[] = [
+  ["one channel", [1, 1, 4, 4], [1, 1, 2, 2], {}],
+  ["channels, batch and bias", [2, 2, 3, 4], [3, 2, 2, 2], { hasBias: true }],
+  [
+    "a patch embedding whose stride leaves a rest",
+    [1, 2, 8, 7],
+    [2, 2, 3, 3],
+    { strides: [3, 2], pads: [1, 1, 1, 1], hasBias: true },
+  ],
+  ["7 by 7 with a stride of 4", [1, 1, 10, 9], [2, 1, 7, 7], { strides: [4, 4], pads: [3, 3, 3, 3] }],
+  ["one kernel per channel", [2, 3, 4, 3], [3, 1, 3, 3], { group: 3, pads: [1, 1, 1, 1], hasBias: true }],
+  ["two groups and a stride", [2, 4, 5, 4], [6, 2, 3, 2], { group: 2, strides: [2, 2], pads: [0, 1, 1, 0] }],
+  ["dilation", [1, 2, 6, 7], [2, 2, 2, 3], { dilations: [2, 3], pads: [1, 2, 0, 1] }],
+  [
+    "dilation, stride and groups",
+    [2, 2, 9, 8],
+    [4, 1, 3, 2],
+    { group: 2, dilations: [2, 3], strides: [3, 2], pads: [2, 0, 1, 3] },
+  ],
+  ["1 by 1", [2, 3, 2, 2], [2, 3, 1, 1], { hasBias: true }],
+  ["a kernel as large as the image", [2, 2, 3, 2], [2, 2, 3, 2], {}],
+];
+
+type ConvTransposeCase = readonly [
+  name: string,
+  image: readonly number[],
+  kernel: readonly number[],
+  options: Parameters<typeof op.convTranspose>[2],
+];
+const convTransposeCases: readonly ConvTransposeCase[] = [
+  ["plain", [1, 2, 3, 2], [2, 3, 2, 2], {}],
+  [
+    "strides, pads and output padding",
+    [2, 2, 3, 2],
+    [2, 1, 3, 3],
+    { strides: [3, 2], pads: [1, 0, 1, 2], outputPadding: [2, 1] },
+  ],
+  ["groups of two inputs and one output", [2, 4, 3, 2], [4, 1, 2, 3], { group: 2 }],
+  ["groups and dilation", [1, 4, 2, 3], [4, 1, 2, 2], { group: 2, dilations: [3, 2], strides: [2, 1] }],
+];
+
 const repeated = int64([2, 3], [1, 4, 1, 0, 1, 4]);
 
 /**
@@ -165,6 +213,14 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
     gradientCase("middle axis", [any(2, 3, 2)], (x) => op.softmax(x, 1)),
     gradientCase("first axis", [any(3, 2)], (x) => op.softmax(x, 0)),
   ],
+  Conv: convCases.map(([name, image, kernel, { hasBias, ...options }]) =>
+    gradientCase(name, [any(...image), any(...kernel), ...(hasBias ? [any(kernel[0]!)] : [])], (x, w, bias) =>
+      op.conv(x, w, { ...options, bias }),
+    ),
+  ),
+  ConvTranspose: convTransposeCases.map(([name, image, kernel, options]) =>
+    gradientCase(name, [any(...image), any(...kernel)], (x, w) => op.convTranspose(x, w, options)),
+  ),
   Reshape: [
     gradientCase("flat", [any(2, 3)], (x) => op.reshape(x, [-1])),
     gradientCase("more axes", [any(2, 6)], (x) => op.reshape(x, [2, 1, 3, 2])),
@@ -262,6 +318,15 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
     gradientCase("hidden states", [any(2, 2, 4), any(4)], (x, w) => op.rmsNorm(x, w, 1e-5)),
     gradientCase("small values, where epsilon counts", [between(-0.1, 0.1)(2, 3), any(3)], (x, w) =>
       op.rmsNorm(x, w, 1e-2),
+    ),
+  ],
+  LayerNormalization: [
+    gradientCase("hidden states", [any(2, 2, 4), any(4), any(4)], (x, w, b) => op.layerNorm(x, w, b, 1e-5)),
+    gradientCase("without bias", [any(3, 5), any(5)], (x, w) => op.layerNorm(x, w, undefined, 1e-5)),
+    gradientCase(
+      "small values, where epsilon counts",
+      [between(-0.1, 0.1)(2, 3), any(3), any(3)],
+      (x, w, b) => op.layerNorm(x, w, b, 1e-2),
     ),
   ],
   RotaryEmbedding: [

@@ -8,7 +8,14 @@ import { Numbers, numbersOf, sharedEngine, tensorOf } from "../support/run-graph
 import { type GradientCase, gradientCases } from "./gradient-cases.ts";
 
 /** Operators for which ONNX Runtime's CPU kernels know no float64; and Cast, whose graph passes float32 anyway. */
-const float32Only: ReadonlySet<OpName> = new Set(["Erf", "Gelu", "RotaryEmbedding", "Cast"]);
+const float32Only: ReadonlySet<OpName> = new Set([
+  "Erf",
+  "Gelu",
+  "RotaryEmbedding",
+  "Cast",
+  "Conv",
+  "ConvTranspose",
+]);
 
 /**
  * Central differences err by h² f‴/6 and by the rounding of f, over h. In float64 h = 1e-5 leaves some 1e-10 of both;

@@ -69,3 +69,10 @@ describe("what a gradient keeps of the forward pass", () => {
     expect(sigmoids).toHaveLength(2); // one in each pass
   });
 });
+
+test("of a layer norm after a residual the sum is kept, not the norm", () => {
+  const [x, w, up] = [float("x", [8, 4]), float("w", [4]), float("up", [6, 4])];
+  const residual = op.add(x, op.gemm(x, float("a", [4, 4]), { transB: true }));
+  const loss = total(op.gemm(op.layerNorm(residual, w, w, 1e-5), up, { transB: true }));
+  expect(kept(loss, up)).toEqual(["Add"]);
+});

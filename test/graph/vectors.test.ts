@@ -175,6 +175,13 @@ const builders: Record<string, Builder> = {
     const rows = op.reshape(x!, [-1, ...shape.slice(depth)]);
     return op.reshape(op.scatterRowsAdd(rows, flat, updates!), shape);
   },
+  Conv: ([x, w, bias], attributes) => op.conv(x!, w!, { ...attributes, bias }),
+  ConvTranspose: ([x, w], { output_padding: outputPadding, ...attributes }) =>
+    op.convTranspose(x!, w!, { ...attributes, outputPadding }),
+  // Pads before all axes, then after all axes.
+  Pad: ([x], { pads }) =>
+    fixedShape(x!).reduce((y, _, axis) => op.pad(y, axis, pads[axis], pads[axis + x!.rank]), x!),
+  LayerNormalization: ([x, weight, bias], { epsilon }) => op.layerNorm(x!, weight!, bias, epsilon),
   RMSNormalization: ([x, weight], { epsilon }) => op.rmsNorm(x!, weight!, epsilon),
   RotaryEmbedding: rotary,
   SoftmaxCrossEntropyLoss: crossEntropy,

@@ -1,6 +1,6 @@
 import type { DType } from "../../tensor/index.ts";
 import { type Dim, type Shape, shapeEquals } from "../dim.ts";
-import type { AttributesOf, InputsOf, OpName } from "../ops/signatures.ts";
+import type { AttributesOf, ConvAttributes, InputsOf, OpName } from "../ops/signatures.ts";
 import { TensorProto_DataType } from "./onnx_pb.ts";
 
 /** An ONNX attribute. Integers and floats are told apart, since JavaScript does not. */
@@ -24,6 +24,13 @@ type Encode<Inputs, Attributes> = (attributes: Attributes, inputs: Inputs) => En
 type EncodeFor<Op extends OpName> = Encode<InputsOf<Op>, AttributesOf<Op>>;
 
 const int = (value: number | boolean): OnnxAttribute => ({ int: Number(value) });
+
+const convolution = ({ strides, pads, dilations, group }: ConvAttributes) => ({
+  strides: { ints: strides },
+  pads: { ints: pads },
+  dilations: { ints: dilations },
+  group: int(group),
+});
 
 export const onnxDataTypes: { readonly [D in DType]: TensorProto_DataType } = {
   float64: TensorProto_DataType.DOUBLE,
@@ -91,6 +98,10 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
     attributes: { alpha: { float: alpha }, beta: { float: beta }, transA: int(transA), transB: int(transB) },
   }),
   Softmax: axisOnly,
+  Conv: (attributes) => ({ attributes: convolution(attributes) }),
+  ConvTranspose: (attributes) => ({
+    attributes: { ...convolution(attributes), output_padding: { ints: attributes.outputPadding } },
+  }),
   Reshape: ({ shape }, [x]) => ({ dims: [reshapeTarget(x.shape, shape)] }),
   Transpose: ({ perm }) => ({ attributes: { perm: { ints: perm } } }),
   Expand: ({ shape }) => ({ dims: [shape] }),
@@ -119,6 +130,9 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
   Or: plain,
   Not: plain,
   SimplifiedLayerNormalization: ({ epsilon }) => ({
+    attributes: { axis: int(-1), epsilon: { float: epsilon }, stash_type: int(1) },
+  }),
+  LayerNormalization: ({ epsilon }) => ({
     attributes: { axis: int(-1), epsilon: { float: epsilon }, stash_type: int(1) },
   }),
   RotaryEmbedding: () => ({ domain: "com.microsoft", attributes: { interleaved: int(false) } }),

@@ -2,7 +2,7 @@ import type { DType } from "../../tensor/index.ts";
 import { type Dim, dimDivide, dimProduct, dimSubtract, type Shape, shapeEquals } from "../dim.ts";
 import { dimValue, type Node, scalar, Value } from "../value.ts";
 import { inference } from "./infer.ts";
-import type { AttributesOf, InputsOf, OpName } from "./signatures.ts";
+import type { AttributesOf, ConvAttributes, InputsOf, OpName } from "./signatures.ts";
 
 /** Applies an operator. @throws GraphError if shapes or dtypes do not fit. */
 export function apply<Op extends OpName>(op: Op, inputs: InputsOf<Op>, attributes: AttributesOf<Op>): Value {
@@ -125,6 +125,28 @@ export const gemm = (
 
 export const softmax = (x: Value, axis = -1): Value => apply("Softmax", [x], { axis: fromEnd(axis, x) });
 
+export type ConvOptions = Partial<ConvAttributes> & { bias?: Value | undefined };
+
+/** x [batch, in, height, width] correlated with w [out, in / group, rows, columns]. */
+export const conv = (
+  x: Value,
+  w: Value,
+  { bias, strides = [1, 1], pads = [0, 0, 0, 0], dilations = [1, 1], group = 1 }: ConvOptions = {},
+): Value => apply("Conv", [x, w, bias], { strides, pads, dilations, group });
+
+/** The transpose of `conv` in x. Shapes: x [batch, in, height, width], w [in, out / group, rows, columns]. */
+export const convTranspose = (
+  x: Value,
+  w: Value,
+  {
+    strides = [1, 1],
+    pads = [0, 0, 0, 0],
+    dilations = [1, 1],
+    group = 1,
+    outputPadding = [0, 0],
+  }: Partial<AttributesOf<"ConvTranspose">> = {},
+): Value => apply("ConvTranspose", [x, w], { strides, pads, dilations, group, outputPadding });
+
 /** The same elements in another shape; one dimension may be -1. The value itself if nothing changes. */
 export function reshape(x: Value, shape: Shape): Value {
   const open = shape.indexOf(-1);
@@ -206,6 +228,10 @@ export function where(condition: Value, a: Operand, b: Operand): Value {
 /** x / sqrt(mean(x²) + epsilon) · scale over the last axis. */
 export const rmsNorm = (x: Value, scale: Value, epsilon: number): Value =>
   apply("SimplifiedLayerNormalization", [x, scale], { epsilon });
+
+/** (x - mean) / sqrt(variance + epsilon) · scale + bias over the last axis. */
+export const layerNorm = (x: Value, scale: Value, bias: Value | undefined, epsilon: number): Value =>
+  apply("LayerNormalization", [x, scale, bias], { epsilon });
 
 /** Rotates x [batch, heads, sequence, size] by cos, sin [rows, size / 2] at positions [batch, sequence]. */
 export const rotaryEmbedding = (x: Value, positions: Value, cosTable: Value, sinTable: Value): Value =>

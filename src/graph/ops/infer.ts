@@ -1,5 +1,3 @@
-import { GraphError } from "../../errors.ts";
-import type { DType } from "../../tensor/index.ts";
 import {
   broadcastShapes,
   type Dim,
@@ -12,40 +10,18 @@ import {
   shapeEquals,
 } from "../dim.ts";
 import type { Value } from "../value.ts";
+import {
+  fail,
+  type Infer,
+  type InferFrom,
+  isFloat,
+  isNegative,
+  requireAxis,
+  requireIndices,
+  requireSameDtype,
+} from "./infer-checks.ts";
+import { inferConv, inferConvTranspose } from "./infer-conv.ts";
 import type { AttributesOf, InputsOf, OpName } from "./signatures.ts";
-
-/** What is known of an output before it is computed. */
-export type ValueType = { readonly dtype: DType; readonly shape: Shape };
-type InferFrom<Inputs, Attributes> = (inputs: Inputs, attributes: Attributes) => ValueType;
-type Infer<Op extends OpName> = InferFrom<InputsOf<Op>, AttributesOf<Op>>;
-
-const floats: ReadonlySet<DType> = new Set(["float64", "float32", "float16", "bfloat16"]);
-export const isFloat = (dtype: DType): boolean => floats.has(dtype);
-
-const fail = (op: OpName, message: string): never => {
-  throw new GraphError(`${op}: ${message}`, { code: "shape-mismatch", details: { op } });
-};
-
-function requireSameDtype(op: OpName, ...values: Value[]): DType {
-  const dtype = values[0]!.dtype;
-  if (values.some((value) => value.dtype !== dtype))
-    fail(op, `dtypes differ (${values.map((value) => value.dtype).join(", ")}); cast them first.`);
-  return dtype;
-}
-
-function requireAxis(op: OpName, axis: number, shape: Shape): number {
-  if (!Number.isInteger(axis) || axis < 0 || axis >= shape.length)
-    fail(op, `axis ${axis} is outside ${formatShape(shape)}.`);
-  return axis;
-}
-
-/** Negative for certain: a symbolic dimension may be anything. */
-const isNegative = (dim: Dim): boolean => typeof dim === "number" && dim < 0;
-
-function requireIndices(op: OpName, indices: Value): void {
-  if (indices.dtype !== "int64" && indices.dtype !== "int32")
-    fail(op, `indices must be int64 or int32, got ${indices}.`);
-}
 
 const replaceAxis = (shape: Shape, axis: number, dim: Dim): Dim[] =>
   shape.map((d, i) => (i === axis ? dim : d));
@@ -230,6 +206,17 @@ const inferRotary: Infer<"RotaryEmbedding"> = ([x, positions, cos, sin]) => {
   return { dtype: requireSameDtype("RotaryEmbedding", x, cos, sin), shape: x.shape };
 };
 
+const inferLayerNorm: Infer<"LayerNormalization"> = ([x, scale, bias]) => {
+  const parts = bias ? [scale, bias] : [scale];
+  for (const part of parts)
+    if (!shapeEquals(part.shape, x.shape.slice(-1)))
+      fail(
+        "LayerNormalization",
+        `scale or bias ${formatShape(part.shape)} does not fit ${formatShape(x.shape)}.`,
+      );
+  return { dtype: requireSameDtype("LayerNormalization", x, ...parts), shape: x.shape };
+};
+
 /** Output type of every operator, or a GraphError that names the operator and the shapes. */
 export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, AttributesOf<Op>> } = {
   Add: arithmetic("Add"),
@@ -257,6 +244,8 @@ export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, Attri
     requireAxis("Softmax", axis, x.shape);
     return { dtype: x.dtype, shape: x.shape };
   },
+  Conv: inferConv,
+  ConvTranspose: inferConvTranspose,
   Reshape: inferReshape,
   Transpose: inferTranspose,
   Expand: inferExpand,
@@ -286,5 +275,6 @@ export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, Attri
   Not: ([x]) =>
     x.dtype === "bool" ? { dtype: "bool", shape: x.shape } : fail("Not", `needs a truth value, got ${x}.`),
   SimplifiedLayerNormalization: inferNorm,
+  LayerNormalization: inferLayerNorm,
   RotaryEmbedding: inferRotary,
 };

@@ -8,6 +8,13 @@ type Op<Inputs extends readonly (Value | undefined)[], Attributes extends object
 };
 type Unary = Op<readonly [x: Value]>;
 type Binary = Op<readonly [a: Value, b: Value]>;
+/** Two spatial axes each, height first; pads are before and after each: top, left, bottom, right. */
+export type ConvAttributes = {
+  readonly strides: readonly [number, number];
+  readonly pads: readonly [number, number, number, number];
+  readonly dilations: readonly [number, number];
+  readonly group: number;
+};
 type Reduction = Op<readonly [x: Value], { readonly axes: readonly number[]; readonly keepdims: boolean }>;
 
 /**
@@ -43,6 +50,16 @@ export type OpSignatures = {
     { readonly alpha: number; readonly beta: number; readonly transA: boolean; readonly transB: boolean }
   >;
   Softmax: Op<readonly [x: Value], { readonly axis: number }>;
+  /** x [batch, in, height, width] correlated with w [out, in / group, rows, columns], plus b [out]. */
+  Conv: Op<readonly [x: Value, w: Value, b: Value | undefined], ConvAttributes>;
+  /**
+   * The transpose of Conv in x: x [batch, in, height, width], w [in, out / group, rows, columns]. `outputPadding` is how much
+   * larger the result is than the smallest that Conv would reduce to the size of x.
+   */
+  ConvTranspose: Op<
+    readonly [x: Value, w: Value],
+    ConvAttributes & { readonly outputPadding: readonly [number, number] }
+  >;
 
   Reshape: Op<readonly [x: Value], { readonly shape: readonly Dim[] }>;
   Transpose: Op<readonly [x: Value], { readonly perm: readonly number[] }>;
@@ -78,6 +95,11 @@ export type OpSignatures = {
 
   /** ONNX Runtime: x / sqrt(mean(x²) + epsilon) · scale over the last axis. */
   SimplifiedLayerNormalization: Op<readonly [x: Value, scale: Value], { readonly epsilon: number }>;
+  /** (x - mean) / sqrt(variance + epsilon) · scale + bias over the last axis. */
+  LayerNormalization: Op<
+    readonly [x: Value, scale: Value, bias: Value | undefined],
+    { readonly epsilon: number }
+  >;
   /** com.microsoft: rotates halves of x [batch, heads, sequence, size] by the angles of rows `positions` of cos, sin. */
   RotaryEmbedding: Op<readonly [x: Value, positions: Value, cos: Value, sin: Value]>;
 };
