@@ -2,7 +2,6 @@ import type { Selection } from "../peft/selection.ts";
 import type { ModuleTree, TreeConfig } from "../tree.ts";
 import { Assumptions } from "./assumptions.ts";
 import type { AllLinear, Cost, CostOptions, Figures, FlopsByPart, Share, TowerCost } from "./cost.ts";
-import { safetensorsSize } from "./file-size.ts";
 import { type Account, buffer, Flow, type Flops, sumFlops } from "./flow.ts";
 import { type Layout, layOut, type Tower } from "./layout.ts";
 import { type Feed, type Pass, passThrough } from "./passes.ts";
@@ -84,7 +83,6 @@ function figuresOf(trained: TrainedUnits, setting: Setting): { figures: Figures;
   const passes = passThrough(layout, flow, feedOf(trained, setting));
   const known = passes.filter(({ tower }) => positionsOf(tower, setting).count !== undefined);
   const tokens = tokensOf(setting);
-  const { parameters, bytes } = safetensorsSize(trained.tensors());
   const total = (pick: (account: Account) => Flops): FlopsByPart =>
     perTokenOf(
       known.map(({ account }) => pick(account)),
@@ -94,8 +92,8 @@ function figuresOf(trained: TrainedUnits, setting: Setting): { figures: Figures;
     passes: known.length === passes.length ? passes : known,
     figures: {
       trainableParameters: trained.parameters,
-      adapterParameters: parameters,
-      adapterBytes: bytes,
+      adapterParameters: trained.file.parameters,
+      adapterBytes: trained.file.bytes,
       gradientBytes: 4 * trained.parameters,
       optimizerBytes: 8 * trained.parameters,
       forwardFlops: total(({ forward }) => forward),

@@ -74,14 +74,10 @@ export function layOut(tree: ModuleTree): Layout {
   const count = modules.length;
   const parent = new Int32Array(count).fill(-1);
   const stageOf = new Int32Array(count).fill(-1);
-  /** The list of experts that a module is in, and the end of its item's name. */
-  const expertsOf = new Int32Array(count).fill(-1);
-  const itemEnd = new Int32Array(count);
   const unitOf = new Int32Array(count).fill(-1);
   const units: Unit[] = [];
   const stages: Stage[] = [];
   const towers = new Map<string, Tower>();
-  const folded = new Map<number, Map<string, Unit>>();
   const parameterUnits = new Map<string, Unit>();
   const outside: Outside[] = [];
   const positions: { readonly index: number; readonly rows: number }[] = [];
@@ -106,16 +102,14 @@ export function layOut(tree: ModuleTree): Layout {
       while (holder > 0 && !isInside(name, modules[holder]!.name)) holder = parent[holder]!;
       parent[index] = holder;
       stageOf[index] = stageOf[holder]!;
-      expertsOf[index] = expertsOf[holder]!;
-      itemEnd[index] = itemEnd[holder]!;
       const start = modules[holder]!.name === "" ? 0 : modules[holder]!.name.length + 1;
       if (isNumber(name, start)) {
         const list = modules[holder]!.name;
         if (stageOf[index] === -1) {
           if (isParent(modules, index)) stageOf[index] = openStage(name, list, index);
-        } else if (expertsOf[index] === -1 && /expert/i.test(list.slice(list.lastIndexOf(".") + 1))) {
-          expertsOf[index] = holder;
-          itemEnd[index] = name.length + 1;
+        } else if (/expert[^.]*$/i.test(list)) {
+          index = foldExperts(index, holder) - 1;
+          continue;
         }
       }
       holder = index;
@@ -141,25 +135,6 @@ export function layOut(tree: ModuleTree): Layout {
     else if (module.kind === "norm" && /\.(?:q|k)(?:uery|ey)?_(?:layer_?)?norm$/.test(name))
       stages[stageOf[index]!]!.hasHeadNorms = true;
     if (module.className === "MaxPool2d" && stageOf[index] === -1) place(index, add(pooling(name)));
-    const list = expertsOf[index]!;
-    if (list !== -1 && module.in !== null) {
-      let kinds = folded.get(list);
-      if (kinds === undefined) folded.set(list, (kinds = new Map()));
-      const inside = name.slice(itemEnd[index]);
-      const known = kinds.get(inside);
-      if (known !== undefined) {
-        known.experts++;
-        unitOf[index] = known.id;
-        return;
-      }
-      const unit = unitFor(module);
-      if (unit === undefined) return;
-      const made = add(unit);
-      kinds.set(inside, made);
-      unitOf[index] = made.id;
-      place(index, made);
-      return;
-    }
     const unit = module.in === null ? undefined : unitFor(module);
     if (unit !== undefined) {
       const made = add(unit);
@@ -176,6 +151,50 @@ export function layOut(tree: ModuleTree): Layout {
         parameterUnits.set(`${name}.${own}`, made);
         place(index, made);
       }
+    }
+  }
+
+  /** Takes the experts from `start` on: those that are like the first are counted with it. Returns where they end. */
+  function foldExperts(start: number, holder: number): number {
+    const list = modules[holder]!.name;
+    const first = modules[start]!.name;
+    let size = 1;
+    while (start + size < count && isInside(modules[start + size]!.name, first)) size++;
+    const tails: string[] = [];
+    const kinds: (Unit | undefined)[] = [];
+    for (let i = 0; i < size; i++) {
+      const module = modules[start + i]!;
+      const made = unitFor(module);
+      tails.push(module.name.slice(first.length));
+      kinds.push(made === undefined ? undefined : add(made));
+      if (kinds[i] === undefined) continue;
+      kinds[i]!.experts = 0;
+      place(holder, kinds[i]!);
+    }
+    let index = start;
+    for (; index < count; index += size) {
+      const { name } = modules[index]!;
+      if (!isInside(name, list) || !isLike(index, name.length)) break;
+      for (let i = 0; i < size; i++) {
+        parent[index + i] = holder;
+        stageOf[index + i] = stageOf[holder]!;
+        const kind = kinds[i];
+        if (kind === undefined) continue;
+        kind.experts++;
+        unitOf[index + i] = kind.id;
+      }
+    }
+    return index;
+
+    function isLike(at: number, length: number): boolean {
+      for (let i = 0; i < size; i++) {
+        const module = modules[at + i];
+        const tail = tails[i]!;
+        if (module === undefined || module.name.length !== length + tail.length) return false;
+        if (!module.name.endsWith(tail)) return false;
+        if (module.in !== modules[start + i]!.in || module.out !== modules[start + i]!.out) return false;
+      }
+      return true;
     }
   }
 

@@ -4,108 +4,79 @@ import type { ResolvedConfig } from "../peft/options.ts";
 import type { Selection } from "../peft/selection.ts";
 import { leafOf, parentOf } from "../python.ts";
 import type { ModuleTree, NamedShape } from "../tree.ts";
-import type { SavedTensors, StoredDtype } from "./file-size.ts";
+import { AdapterFile, type StoredDtype } from "./file-size.ts";
 import type { Trained } from "./flow.ts";
 import type { Layout, Stage, Unit } from "./layout.ts";
 
-/** What is trained, unit by unit, and the adapter's file. */
+/** What is trained, unit by unit, and what is saved of it. */
 export type TrainedUnits = {
   of(unit: Unit): Trained;
   isStageTrained(stage: Stage): boolean;
   readonly parameters: number;
-  tensors(): SavedTensors[];
+  readonly file: { readonly parameters: number; readonly bytes: number };
 };
 
-type Marks = {
-  readonly rank: Float64Array;
-  readonly weight: Uint8Array;
-  readonly other: Uint8Array;
-  readonly stages: Set<Stage>;
-};
-
-const newMarks = (units: number): Marks => ({
-  rank: new Float64Array(units),
-  weight: new Uint8Array(units),
-  other: new Uint8Array(units),
-  stages: new Set(),
-});
-
-const answers = (marks: Marks): Pick<TrainedUnits, "of" | "isStageTrained"> => ({
-  of: ({ id }) => ({
-    rank: marks.rank[id]!,
-    weight: marks.weight[id] === 1,
-    other: marks.other[id] === 1,
-  }),
-  isStageTrained: (stage) => marks.stages.has(stage),
-});
+const prefix = "base_model.model.";
 
 /** Base weights that are saved along stay as they are stored. */
 const storedDtypes: Readonly<Record<string, StoredDtype>> = { bfloat16: "BF16", float16: "F16" };
 
-const prefix = "base_model.model.";
+/** Marks on units: what of each is trained. */
+class Marks {
+  readonly rank: Float64Array;
+  readonly weight: Uint8Array;
+  readonly other: Uint8Array;
+  readonly stages = new Set<Stage>();
+
+  constructor({ units }: Layout) {
+    this.rank = new Float64Array(units.length);
+    this.weight = new Uint8Array(units.length);
+    this.other = new Uint8Array(units.length);
+  }
+
+  of({ id }: Unit): Trained {
+    return { rank: this.rank[id]!, weight: this.weight[id] === 1, other: this.other[id] === 1 };
+  }
+}
 
 /** What a selection trains. */
 export function trainedBySelection(tree: ModuleTree, selection: Selection, layout: Layout): TrainedUnits {
-  const marks = newMarks(layout.units.length);
+  const marks = new Marks(layout);
   const indexOf = lookUp(tree);
-  let nested = false;
-  for (const { name, r, layer } of selection.targets) {
-    mark(layout, marks, indexOf(name), r);
-    if (layer !== "MultiheadAttention") continue;
-    nested = true;
-    mark(layout, marks, indexOf(`${name}.out_proj`), r);
+  const { targets, targetParameters, trainableParameters } = selection;
+  const adapt = (name: string, r: number): void => {
+    const unit = layout.unitOf[indexOf(name)] ?? -1;
+    if (unit !== -1) marks.rank[unit]! += r;
+  };
+  for (const { name, r, layer } of targets) {
+    adapt(name, r);
+    if (layer === "MultiheadAttention") adapt(`${name}.out_proj`, r);
   }
-  for (const { name, r } of selection.targetParameters) {
-    const unit = layout.parameterUnits.get(name) ?? layout.units[layout.unitOf[indexOf(name.replace(/\.weight$/, ""))]!];
-    if (unit !== undefined) marks.rank[unit.id]! += r * unit.experts;
+  for (const { name, r } of targetParameters) {
+    const stacked = layout.parameterUnits.get(name);
+    if (stacked !== undefined) marks.rank[stacked.id]! += r * stacked.experts;
+    else adapt(name.replace(/\.weight$/, ""), r);
   }
-  markOthers(tree, selection, layout, marks, indexOf);
-  const { targets, targetParameters, config } = selection;
-  const isPlain =
-    !nested &&
-    targetParameters.length === 0 &&
-    config.bias === "none" &&
-    config.modulesToSave === null &&
-    config.trainableTokenIndices === null &&
-    tree.duplicateModules.length === 0 &&
-    !targets.some(({ name, layer }) => layer === "Embedding" || /(?:^|\.)(?:embed_tokens|lm_head)$/.test(name));
+  markOthers(tree, selection, layout, marks);
   return {
-    ...answers(marks),
-    parameters: selection.trainableParameters,
-    tensors: () => savedTensors(tree, selection, isPlain),
+    of: (unit) => marks.of(unit),
+    isStageTrained: (stage) => marks.stages.has(stage),
+    parameters: trainableParameters,
+    file: fileOf(tree, selection),
   };
 }
 
-function savedTensors(tree: ModuleTree, selection: Selection, isPlain: boolean): SavedTensors[] {
-  if (!isPlain)
-    try {
-      const stored = storedDtypes[tree.config.dtype ?? ""] ?? "F32";
-      return selection.stateDict.map(([module, shape]) => ({
-        module,
-        tensors: [["", shape]],
-        ...(module.endsWith(".base_layer.weight") && { dtype: stored }),
-      }));
-    } catch (error) {
-      // PEFT cannot save some selections, of models that do not say which module embeds their input
-      if (!(error instanceof SelectionError)) throw error;
-    }
-  return selection.targets.map(({ name, tensors }) => ({ module: `${prefix}${name}.`, tensors }));
-}
-
-/** Index of a module by its name: names are asked for in the order of the modules as a rule, so the next is tried first. */
+/** Index of a module by its name. Names come in the order of the modules as a rule, so the next ones are tried first. */
 function lookUp({ modules }: ModuleTree): (name: string) => number {
   let next = 0;
   let byName: Map<string, number> | undefined;
   return (name) => {
-    for (; next < modules.length && byName === undefined; next++) if (modules[next]!.name === name) return next++;
-    byName ??= new Map(modules.map((module, index) => [module.name, index]));
+    if (byName === undefined) {
+      while (next < modules.length) if (modules[next++]!.name === name) return next - 1;
+      byName = new Map(modules.map((module, index) => [module.name, index]));
+    }
     return byName.get(name) ?? -1;
   };
-}
-
-function mark({ unitOf }: Layout, { rank }: Marks, index: number, r: number): void {
-  const unit = unitOf[index] ?? -1;
-  if (unit !== -1) rank[unit]! += r;
 }
 
 /** Modules trained as a whole, tokens, and biases. */
@@ -114,30 +85,70 @@ function markOthers(
   { modulesToSave, tokenModules, config }: Selection,
   layout: Layout,
   marks: Marks,
-  indexOf: (name: string) => number,
 ): void {
+  if (modulesToSave.length === 0 && tokenModules.length === 0 && config.bias !== "all") return;
   const { unitOf, stageOf, stages } = layout;
-  for (const name of tokenModules) {
-    const unit = unitOf[indexOf(name)] ?? -1;
-    if (unit !== -1) marks.other[unit] = 1;
-  }
-  if (modulesToSave.length === 0 && config.bias !== "all") return;
-  const isSaved = (name: string): boolean =>
-    modulesToSave.some((saved) => name === saved || name.startsWith(`${saved}.`));
+  const saved = new Set(modulesToSave);
+  const tokens = new Set(tokenModules);
+  const isSaved = (name: string): boolean => {
+    for (let part = name; part !== ""; part = parentOf(part)) if (saved.has(part)) return true;
+    return false;
+  };
   tree.modules.forEach(({ name, parameters }, index) => {
-    const saved = isSaved(name);
-    const biased = config.bias === "all" && parameters.some(([own]) => own === "bias");
-    if (!saved && !biased) return;
+    const isWhole = saved.size > 0 && isSaved(name);
+    const hasOther =
+      tokens.has(name) || (config.bias === "all" && parameters.some(([own]) => own === "bias"));
+    if (!isWhole && !hasOther) return;
     const unit = unitOf[index]!;
     const stage = stages[stageOf[index]!];
-    if (unit !== -1) (saved ? marks.weight : marks.other)[unit] = 1;
+    if (unit !== -1) (isWhole ? marks.weight : marks.other)[unit] = 1;
     else if (stage !== undefined && parameters.length > 0) marks.stages.add(stage);
-    if (saved)
-      for (const [own] of parameters) {
-        const stacked = layout.parameterUnits.get(`${name}.${own}`);
-        if (stacked !== undefined) marks.weight[stacked.id] = 1;
-      }
+    for (const [own] of isWhole ? parameters : []) {
+      const stacked = layout.parameterUnits.get(`${name}.${own}`);
+      if (stacked !== undefined) marks.weight[stacked.id] = 1;
+    }
   });
+}
+
+function fileOf(tree: ModuleTree, selection: Selection): AdapterFile {
+  if (savesMore(tree, selection))
+    try {
+      const stored = storedDtypes[tree.config.dtype ?? ""] ?? "F32";
+      const file = new AdapterFile("");
+      for (const [name, shape] of selection.stateDict)
+        file.add(name, [["", shape]], name.endsWith(".base_layer.weight") ? stored : "F32");
+      return file;
+    } catch (error) {
+      // PEFT cannot save some selections, of models that do not say which module embeds their input
+      if (!(error instanceof SelectionError)) throw error;
+    }
+  const file = new AdapterFile(prefix);
+  const below = new Map<readonly NamedShape[], NamedShape[]>();
+  for (const { name, tensors } of selection.targets) {
+    let dotted = below.get(tensors);
+    if (dotted === undefined)
+      below.set(tensors, (dotted = tensors.map(([own, shape]): NamedShape => [`.${own}`, shape])));
+    file.add(name, dotted);
+  }
+  return file;
+}
+
+/** Whether something besides the factors of adapted modules is saved, or under other names. */
+function savesMore(tree: ModuleTree, { targets, targetParameters, config }: Selection): boolean {
+  return (
+    targetParameters.length > 0 ||
+    config.bias !== "none" ||
+    config.modulesToSave !== null ||
+    config.trainableTokenIndices !== null ||
+    tree.duplicateModules.length > 0 ||
+    targets.some(
+      ({ name, layer }) =>
+        layer === "Embedding" ||
+        layer === "MultiheadAttention" ||
+        name.endsWith("embed_tokens") ||
+        name.endsWith("lm_head"),
+    )
+  );
 }
 
 /**
@@ -147,99 +158,85 @@ function markOthers(
 export function trainedByAllLinear(tree: ModuleTree, selection: Selection, layout: Layout): TrainedUnits {
   const { config } = selection;
   const { r } = config;
-  const marks = newMarks(layout.units.length);
+  const marks = new Marks(layout);
   const renames = Object.hasOwn(moeRenames, tree.modelType) ? moeRenames[tree.modelType]! : undefined;
   const skipped = headOf(tree, config);
-  const adapted: { name: string; inputs: number; outputs: number }[] = [];
-  const stacked: { unit: Unit; rank: number }[] = [];
-  let parameters = 0;
-  tree.modules.forEach((module, index) => {
-    const { name, kind } = module;
-    if ((kind !== "linear" && kind !== "conv1d_hf") || name === skipped) return;
+  const file = new AdapterFile(prefix);
+  const known = new Map<number, readonly NamedShape[]>();
+  const { modules } = tree;
+  for (let index = 0; index < modules.length; index++) {
+    const { name, kind, in: inputs, out: outputs } = modules[index]!;
+    if ((kind !== "linear" && kind !== "conv1d_hf") || name === skipped) continue;
     // where experts are stacked parameters, names of their projections mean those, and nothing else
     if (renames !== undefined && Object.hasOwn(renames.map, leafOf(name))) {
-      if (!`${name}.weight`.endsWith(`.${renames.map[leafOf(name)]}`)) return;
+      if (!`${name}.weight`.endsWith(`.${renames.map[leafOf(name)]}`)) continue;
     }
-    const inputs = module.in ?? 0;
-    const outputs = module.out ?? 0;
-    parameters += sizeOf(inputs, outputs, config);
-    adapted.push({ name, inputs, outputs });
-    mark(layout, marks, index, r);
-  });
-  if (renames !== undefined) {
-    const names = new Set(Object.values(renames.map));
-    for (const [key, unit] of layout.parameterUnits) {
-      const entry = [...names].find((name) => key.endsWith(`.${name}`));
-      if (entry === undefined) continue;
-      const rank = r * (renames.fused[entry]?.length ?? 1);
-      stacked.push({ unit, rank });
-      marks.rank[unit.id]! += rank * unit.experts;
-      parameters += rank * unit.experts * (unit.factorA + unit.factorB);
-    }
+    const unit = layout.unitOf[index]!;
+    if (unit !== -1) marks.rank[unit]! += r;
+    let tensors = known.get(unit);
+    if (tensors === undefined || unit === -1)
+      known.set(unit, (tensors = tensorsOf(inputs ?? 0, outputs ?? 0, config)));
+    file.add(name, tensors);
   }
-  const others = otherParameters(selection);
-  const { of, isStageTrained } = trainedOthers(tree, selection, layout);
-  const own = answers(marks);
+  if (renames !== undefined) addStacked(layout, marks, file, { r, ...renames });
+  const others = new Marks(layout);
+  markOthers(tree, selection, layout, others);
   return {
-    of: (unit) => ({ ...of(unit), rank: own.of(unit).rank }),
-    isStageTrained,
-    parameters: parameters + others,
-    tensors() {
-      const known = new Map<string, readonly NamedShape[]>();
-      const linear = adapted.map(({ name, inputs, outputs }) => {
-        const key = `${inputs} ${outputs}`;
-        let tensors = known.get(key);
-        if (tensors === undefined) known.set(key, (tensors = tensorsOf(inputs, outputs, config)));
-        return { module: `${prefix}${name}.`, tensors };
-      });
-      return [...linear, ...stackedTensors(stacked)];
-    },
+    of: (unit) => ({ ...others.of(unit), rank: marks.of(unit).rank }),
+    isStageTrained: (stage) => others.stages.has(stage),
+    parameters: file.parameters + otherParameters(selection),
+    file,
   };
 }
 
-function trainedOthers(tree: ModuleTree, selection: Selection, layout: Layout) {
-  const marks = newMarks(layout.units.length);
-  markOthers(tree, selection, layout, marks, lookUp(tree));
-  return answers(marks);
+const tensorsOf = (inputs: number, outputs: number, { r, useDora, loraBias }: ResolvedConfig): NamedShape[] => [
+  [".lora_A.weight", [r, inputs]],
+  [".lora_B.weight", [outputs, r]],
+  ...(loraBias ? ([[".lora_B.bias", [outputs]]] as const) : []),
+  ...(useDora ? ([[".lora_magnitude_vector", [outputs]]] as const) : []),
+];
+
+/** Stacked experts and routers. Wrappers of one module's parameters are nested, the last one outermost. */
+function addStacked(
+  { parameterUnits }: Layout,
+  marks: Marks,
+  file: AdapterFile,
+  { r, map, fused }: { r: number } & (typeof moeRenames)[string],
+): void {
+  const entries = [...new Set(Object.values(map))];
+  const depth = new Map<string, number>();
+  for (const [key, unit] of [...parameterUnits].reverse()) {
+    const found = entries.find((name) => key.endsWith(`.${name}`));
+    if (found === undefined) continue;
+    const total = r * (fused[found]?.length ?? 1) * unit.experts;
+    marks.rank[unit.id]! += total;
+    const holder = parentOf(key);
+    const inner = depth.get(holder) ?? 0;
+    depth.set(holder, inner + 1);
+    file.add(`${holder}${".base_layer".repeat(inner)}`, [
+      [".lora_A.weight", [total, unit.factorA]],
+      [".lora_B.weight", [unit.factorB, total]],
+    ]);
+  }
 }
 
 /** What a selection trains besides its adapters. */
 function otherParameters({ targets, targetParameters, trainableParameters, config }: Selection): number {
   if (config.bias === "none" && config.modulesToSave === null && config.trainableTokenIndices === null) return 0;
-  return [...targets, ...targetParameters].reduce((rest, { parameters }) => rest - parameters, trainableParameters);
+  return [...targets, ...targetParameters].reduce(
+    (rest, { parameters }) => rest - parameters,
+    trainableParameters,
+  );
 }
 
 /** The output head, which "all-linear" leaves out. */
-function headOf({ isPretrainedModel, outputEmbeddings, seqClsHeads }: ModuleTree, { taskType }: ResolvedConfig) {
+function headOf(
+  { isPretrainedModel, outputEmbeddings, seqClsHeads }: ModuleTree,
+  { taskType }: ResolvedConfig,
+): string | undefined {
   if (!isPretrainedModel) return undefined;
   if (outputEmbeddings !== null) return outputEmbeddings;
-  return taskType === "SEQ_CLS" ? ["score", "classifier"].find((name) => seqClsHeads.includes(name)) : undefined;
-}
-
-const sizeOf = (inputs: number, outputs: number, { r, useDora, loraBias }: ResolvedConfig): number =>
-  r * (inputs + outputs) + (useDora ? outputs : 0) + (loraBias ? outputs : 0);
-
-const tensorsOf = (inputs: number, outputs: number, { r, useDora, loraBias }: ResolvedConfig): NamedShape[] => [
-  ["lora_A.weight", [r, inputs]],
-  ["lora_B.weight", [outputs, r]],
-  ...(loraBias ? ([["lora_B.bias", [outputs]]] as const) : []),
-  ...(useDora ? ([["lora_magnitude_vector", [outputs]]] as const) : []),
-];
-
-/** Wrappers of a module's parameters are nested, the last one outermost. */
-function stackedTensors(stacked: readonly { unit: Unit; rank: number }[]): SavedTensors[] {
-  const depth = new Map<string, number>();
-  return stacked.toReversed().map(({ unit, rank }) => {
-    const holder = parentOf(unit.name);
-    const inner = depth.get(holder) ?? 0;
-    depth.set(holder, inner + 1);
-    const total = rank * unit.experts;
-    return {
-      module: `${prefix}${holder}.${"base_layer.".repeat(inner)}`,
-      tensors: [
-        ["lora_A.weight", [total, unit.factorA]],
-        ["lora_B.weight", [unit.factorB, total]],
-      ],
-    };
-  });
+  return taskType === "SEQ_CLS"
+    ? ["score", "classifier"].find((name) => seqClsHeads.includes(name))
+    : undefined;
 }
