@@ -38,6 +38,18 @@ export class Tails {
     }
     return best === undefined ? undefined : this.#entries[best];
   }
+
+  /** All entries that are `name` or a tail of it after a dot. */
+  findAll(name: string): string[] {
+    const counts = this.#dots.get(name.slice(name.lastIndexOf(".") + 1));
+    if (counts === undefined) return [];
+    const found: string[] = [];
+    for (const dots of counts) {
+      const tail = tailWithDots(name, dots);
+      if (tail !== undefined && this.#order.has(tail)) found.push(tail);
+    }
+    return found;
+  }
 }
 
 function countDots(text: string): number {

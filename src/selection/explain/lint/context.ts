@@ -1,0 +1,131 @@
+import { GraftError, nearest } from "../../../errors.ts";
+import { Warnings } from "../../failure.ts";
+import { makeMatcher } from "../../peft/match.ts";
+import type { SelectionConfig } from "../../peft/options.ts";
+import { type Preparation, prepare } from "../../peft/prepare.ts";
+import { selectTargets } from "../../peft/select.ts";
+import { partsOf, type Selection } from "../../peft/selection.ts";
+import { leafOf } from "../../python.ts";
+import type { Structure } from "../../structure/index.ts";
+import type { ModuleTree } from "../../tree.ts";
+import { effectiveTree, structureOf } from "../structure-of.ts";
+
+/** Something in a configuration that was probably not meant, or is worth knowing. */
+export type LintWarning = {
+  readonly code: string;
+  readonly message: string;
+  readonly details: Readonly<Record<string, unknown>>;
+};
+
+/** What the checks look at, and where they put what they find. */
+export class LintContext {
+  /** With the names that are matched: those of the deeper model where layers are replicated. */
+  readonly tree: ModuleTree;
+  readonly preparation: Preparation;
+  /** Undefined where PEFT fails. */
+  readonly selection: Selection | undefined;
+  /** Names of all modules. */
+  readonly names: readonly string[];
+  /** Names of modules that are matched. */
+  readonly targets: readonly string[];
+  readonly warnings: LintWarning[] = [];
+  readonly #leaves = new Map<string, string[]>();
+
+  constructor(tree: ModuleTree, preparation: Preparation, selection: Selection | undefined) {
+    this.tree = effectiveTree(tree, preparation);
+    this.preparation = preparation;
+    this.selection = selection;
+    this.names = preparation.modules.names;
+    this.targets = selection?.targets.map(({ name }) => name) ?? matchedNames(preparation);
+  }
+
+  get structure(): Structure {
+    return structureOf(this.tree);
+  }
+
+  warn(code: string, message: string, details: Record<string, unknown> = {}): void {
+    this.warnings.push({ code, message, details });
+  }
+
+  /** The last parts of all names, and names that end in each. */
+  get leaves(): ReadonlyMap<string, readonly string[]> {
+    if (this.#leaves.size === 0)
+      for (const name of this.names) {
+        const leaf = leafOf(name);
+        const known = this.#leaves.get(leaf);
+        if (known === undefined) this.#leaves.set(leaf, [name]);
+        else known.push(name);
+      }
+    return this.#leaves;
+  }
+
+  /** Ends of names, of as many parts as `entry` has, that are spelt nearly as it is. */
+  nearestTails(entry: string, limit = 1): string[] {
+    if (entry.length > longestCompared) return [];
+    const parts = entry.split(".").length;
+    const leaf = leafOf(entry);
+    const leaves = nearest(leaf, this.leaves.keys(), 2);
+    if (parts === 1) return leaves.filter((name) => name !== entry).slice(0, limit);
+    const tails = new Set<string>();
+    for (const close of leaves)
+      for (const name of this.leaves.get(close)!) {
+        if (tails.size >= mostCompared) break;
+        tails.add(tailOf(name, parts));
+      }
+    return nearest(entry, tails, limit).filter((name) => name !== entry);
+  }
+}
+
+/** The last parts of a name, one more where they would begin with a number. */
+function tailOf(name: string, parts: number): string {
+  const all = name.split(".");
+  const start = all.length - parts;
+  return all.slice(start > 0 && /^[0-9]/.test(all[start]!) ? start - 1 : Math.max(0, start)).join(".");
+}
+
+const longestCompared = 200;
+const mostCompared = 300;
+
+function matchedNames({ config, patterns, modules }: Preparation): string[] {
+  const match = makeMatcher(config, patterns);
+  try {
+    return modules.names.filter((name) => name !== "" && match(name).status === "matched");
+  } catch (error) {
+    if (error instanceof GraftError) return [];
+    throw error;
+  }
+}
+
+/** @returns undefined where PEFT refuses the configuration before it matches the first name. */
+export function contextOf(
+  tree: ModuleTree,
+  config: SelectionConfig,
+  known: Selection | undefined,
+): LintContext | undefined {
+  try {
+    const selection = known ?? selectOrUndefined(tree, config);
+    const preparation =
+      selection === undefined ? prepare(tree, config, new Warnings()) : partsOf(selection).preparation;
+    return new LintContext(tree, preparation, selection);
+  } catch (error) {
+    if (error instanceof GraftError) return undefined;
+    throw error;
+  }
+}
+
+function selectOrUndefined(tree: ModuleTree, config: SelectionConfig): Selection | undefined {
+  try {
+    return selectTargets(tree, config);
+  } catch (error) {
+    if (error instanceof GraftError) return undefined;
+    throw error;
+  }
+}
+
+/** ` (nearest: "q_proj")`, or nothing. */
+export const nearestNote = (names: readonly string[]): string =>
+  names.length === 0 ? "" : ` (nearest: ${names.map((name) => JSON.stringify(name)).join(", ")})`;
+
+/** `24 modules`, `1 module`. */
+export const countOf = (count: number, what = "module"): string =>
+  `${count} ${what}${count === 1 ? "" : "s"}`;
