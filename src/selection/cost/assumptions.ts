@@ -48,7 +48,9 @@ export class Assumptions {
           `${path || "The model"} is not counted: how many positions it has is not known. Give imageTokens, or imageSize for convolutions.`,
         );
     if (selection.targetParameters.length > 0)
-      this.add("Adapters of stacked experts are applied to activations; PEFT adds their product to the weight.");
+      this.add(
+        "Adapters of stacked experts are applied to activations; PEFT adds their product to the weight.",
+      );
     if (selection.config.layerReplication !== null && selection.config.layerReplication.length > 0)
       this.add("Layers that layerReplication repeats are counted once, but for parameters and bytes.");
   }

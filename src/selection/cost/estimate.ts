@@ -2,7 +2,7 @@ import type { Selection } from "../peft/selection.ts";
 import type { ModuleTree, TreeConfig } from "../tree.ts";
 import { Assumptions } from "./assumptions.ts";
 import type { AllLinear, Cost, CostOptions, Figures, FlopsByPart, Share, TowerCost } from "./cost.ts";
-import { type Account, buffer, Flow, type Flops, sumFlops } from "./flow.ts";
+import { type Account, buffer, type Flops, Flow, sumFlops } from "./flow.ts";
 import { type Layout, layOut, type Tower } from "./layout.ts";
 import { type Feed, type Pass, passThrough } from "./passes.ts";
 import { imagePositions, isSignal, type Positions, samePositions } from "./positions.ts";
@@ -139,7 +139,9 @@ const configOf = (tower: Tower, { config }: ModuleTree): TreeConfig =>
 function positionsOf(tower: Tower, setting: Setting): Positions {
   const { sequenceLength, targetLength, imageTokens, tree } = setting;
   if (!isSignal(tower)) {
-    const crosses = tower.stages.some(({ units }) => units.some(({ name }) => /encoder_attn|EncDec|cross/i.test(name)));
+    const crosses = tower.stages.some(({ units }) =>
+      units.some(({ name }) => /encoder_attn|EncDec|cross/i.test(name)),
+    );
     return samePositions(crosses ? targetLength : sequenceLength);
   }
   if (imageTokens !== undefined) return samePositions(imageTokens);
@@ -162,7 +164,12 @@ const tokensOf = (setting: Setting): number => {
 
 function perTokenOf(all: readonly Flops[], tokens: number): FlopsByPart {
   const sum = (part: keyof Flops): number => all.reduce((total, flops) => total + flops[part], 0) / tokens;
-  const parts = { frozen: sum("frozen"), trained: sum("trained"), attention: sum("attention"), head: sum("head") };
+  const parts = {
+    frozen: sum("frozen"),
+    trained: sum("trained"),
+    attention: sum("attention"),
+    head: sum("head"),
+  };
   return { total: sumFlops(parts), ...parts };
 }
 

@@ -9,8 +9,16 @@ type Entry = { readonly module: string; readonly tensors: readonly Measured[]; r
 /** A tensor without its module's name: bytes of its entry in the header but for the offsets, and elements. */
 type Measured = { readonly tail: string; readonly header: number; readonly size: number };
 
+/** Equal tensors of several modules. */
+type Group = {
+  readonly tensors: readonly Measured[];
+  readonly dtype: StoredDtype;
+  modules: number;
+  nameLength: number;
+};
+
 /** Up to so many modules, the header's offsets are counted one by one. */
-const countedModules = 2048;
+export const countedModules = 2048;
 
 const metadata = '"__metadata__":{"format":"pt"}';
 const entry = '"":{"dtype":"","shape":[],"data_offsets":[,]},';
@@ -27,15 +35,10 @@ const dtypes: Readonly<Record<StoredDtype, { bytes: number; rank: number }>> = {
  * counted, which may be off by some bytes in a million.
  */
 export class AdapterFile {
-  parameters = 0;
-  #dataBytes = 0;
-  #tensors = 0;
-  /** Of all entries without their offsets. */
-  #header = 0;
-  #modules = 0;
+  #isCounted = true;
   readonly #prefix: string;
   readonly #entries: Entry[] = [];
-  readonly #measured = new Map<readonly NamedShape[], readonly Measured[]>();
+  readonly #groups = new Map<readonly NamedShape[], Group>();
 
   /** @param prefix what all names begin with. */
   constructor(prefix: string) {
@@ -44,22 +47,43 @@ export class AdapterFile {
 
   /** Adds tensors below a module: what follows its name, and shapes. One array may serve many modules. */
   add(module: string, tensors: readonly NamedShape[], dtype: StoredDtype = "F32"): void {
-    let measured = this.#measured.get(tensors);
-    if (measured === undefined) this.#measured.set(tensors, (measured = tensors.map(measure)));
-    if (this.#modules++ < countedModules) this.#entries.push({ module, tensors: measured, dtype });
-    const name = this.#prefix.length + module.length + dtype.length;
-    for (const { header, size } of measured) {
-      this.#header += name + header;
-      this.parameters += size;
-      this.#dataBytes += size * dtypes[dtype].bytes;
+    let group = this.#groups.get(tensors);
+    if (group === undefined) {
+      group = { tensors: tensors.map(measure), dtype, modules: 0, nameLength: 0 };
+      this.#groups.set(tensors, group);
     }
-    this.#tensors += measured.length;
+    group.modules++;
+    group.nameLength += module.length;
+    if (this.#entries.length <= countedModules) this.#entries.push({ module, tensors: group.tensors, dtype });
+  }
+
+  /** Adds the same tensors below many modules of which only the number and the length of all names is known. */
+  addMany(modules: number, nameLength: number, tensors: readonly NamedShape[]): void {
+    this.add("", tensors);
+    const group = this.#groups.get(tensors)!;
+    group.modules += modules - 1;
+    group.nameLength += nameLength;
+    this.#isCounted = false;
+  }
+
+  get parameters(): number {
+    return this.#sum(({ size }) => size);
+  }
+
+  #sum(of: (tensor: Measured, group: Group) => number): number {
+    let total = 0;
+    for (const group of this.#groups.values())
+      for (const tensor of group.tensors) total += group.modules * of(tensor, group);
+    return total;
   }
 
   get bytes(): number {
-    const text = this.#modules <= countedModules ? this.#countedHeader() : this.#header + this.#usualDigits();
-    const header = "{}".length + metadata.length + text;
-    return 8 + 8 * Math.ceil(header / 8) + this.#dataBytes;
+    const data = this.#sum(({ size }, { dtype }) => size * dtypes[dtype].bytes);
+    const text =
+      this.#isCounted && this.#entries.length <= countedModules
+        ? this.#countedHeader()
+        : this.#usualHeader(data);
+    return 8 + 8 * Math.ceil(("{}".length + metadata.length + text) / 8) + data;
   }
 
   #countedHeader(): number {
@@ -78,16 +102,21 @@ export class AdapterFile {
     return header;
   }
 
-  /** Digits of the offsets of equal tensors: each offset is the end of one and, but the last, the start of the next. */
-  #usualDigits(): number {
-    const size = this.#dataBytes / this.#tensors;
-    let digits = 1; // the first start, 0
-    for (let length = 1, low = 1; low <= this.#tensors; length++) {
-      const next = Math.min(Math.ceil(10 ** length / size), this.#tensors + 1);
-      digits += 2 * length * Math.max(0, next - low);
-      low = Math.max(low, next);
+  /** With the offsets of tensors of equal size: each is the end of one and, but for the last, the start of the next. */
+  #usualHeader(data: number): number {
+    let header = 0;
+    for (const { tensors, modules, nameLength, dtype } of this.#groups.values())
+      for (const tensor of tensors)
+        header += modules * (tensor.header + this.#prefix.length + dtype.length) + nameLength;
+    const count = this.#sum(() => 1);
+    const size = data / count;
+    header += 1 - digitsOf(data); // the first start is 0, the last end starts nothing
+    for (let digits = 1, low = 1; low <= count; digits++) {
+      const next = Math.max(low, Math.min(Math.ceil(10 ** digits / size), count + 1));
+      header += 2 * digits * (next - low);
+      low = next;
     }
-    return digits - digitsOf(this.#dataBytes);
+    return header;
   }
 }
 

@@ -17,6 +17,10 @@ export type Unit = {
   readonly outputs: number;
   /** Experts that positions are spread over; 1 for everything else. */
   experts: number;
+  /** Of the names of all its modules. */
+  nameLength: number;
+  /** "all-linear" takes it, unless it is the head. */
+  readonly isLinear: boolean;
   /** Of a convolution. */
   readonly convolution?: Convolution;
 };
@@ -167,23 +171,27 @@ export function layOut(tree: ModuleTree): Layout {
       const made = unitFor(module);
       tails.push(module.name.slice(first.length));
       kinds.push(made === undefined ? undefined : add(made));
-      if (kinds[i] === undefined) continue;
-      kinds[i]!.experts = 0;
-      place(holder, kinds[i]!);
+      if (kinds[i] !== undefined) place(holder, kinds[i]!);
     }
     let index = start;
+    let lengths = 0;
+    let experts = 0;
     for (; index < count; index += size) {
       const { name } = modules[index]!;
       if (!isInside(name, list) || !isLike(index, name.length)) break;
       for (let i = 0; i < size; i++) {
-        parent[index + i] = holder;
         stageOf[index + i] = stageOf[holder]!;
         const kind = kinds[i];
-        if (kind === undefined) continue;
-        kind.experts++;
-        unitOf[index + i] = kind.id;
+        if (kind !== undefined) unitOf[index + i] = kind.id;
       }
+      experts++;
+      lengths += name.length;
     }
+    kinds.forEach((kind, i) => {
+      if (kind === undefined) return;
+      kind.experts = experts;
+      kind.nameLength = lengths + experts * tails[i]!.length;
+    });
     return index;
 
     function isLike(at: number, length: number): boolean {
@@ -203,7 +211,15 @@ export function layOut(tree: ModuleTree): Layout {
   if (ordered.length === 0)
     return {
       ...{ head, units, unitOf, parameterUnits, stageOf, stages, isRotary },
-      towers: [{ path: "", start: 0, front: [], stages: [{ name: "", units: outside.map(({ unit }) => unit), hasHeadNorms: false }], tail: [] }],
+      towers: [
+        {
+          path: "",
+          start: 0,
+          front: [],
+          stages: [{ name: "", units: outside.map(({ unit }) => unit), hasHeadNorms: false }],
+          tail: [],
+        },
+      ],
     };
   for (const { index, unit } of outside) placeOutside(ordered, modules[index]!.name, index, unit);
   for (const { index, rows } of positions) {
@@ -215,9 +231,7 @@ export function layOut(tree: ModuleTree): Layout {
 
 const isInside = (name: string, container: string): boolean =>
   container === "" ||
-  (name.length > container.length &&
-    name.charCodeAt(container.length) === 46 &&
-    name.startsWith(container));
+  (name.length > container.length && name.charCodeAt(container.length) === 46 && name.startsWith(container));
 
 function isNumber(name: string, start: number): boolean {
   for (let i = start; i < name.length; i++) {
@@ -240,7 +254,10 @@ const product = (numbers: readonly number[]): number => numbers.reduce((a, b) =>
 
 function unitFor({ name, kind, in: inputs, out: outputs, extra }: ModuleInfo): Omit<Unit, "id"> | undefined {
   if (inputs === null || outputs === null) return undefined;
-  const base = { name, role: roleOf(name), inputs, outputs, experts: 1, factorB: outputs };
+  const base = {
+    ...{ name, role: roleOf(name), inputs, outputs, factorB: outputs },
+    ...{ experts: 1, nameLength: name.length, isLinear: kind === "linear" || kind === "conv1d_hf" },
+  };
   switch (kind) {
     case "linear":
     case "conv1d_hf":
@@ -271,7 +288,8 @@ function unitFor({ name, kind, in: inputs, out: outputs, extra }: ModuleInfo): O
         convolution: {
           kernel,
           stride: spread(extra?.stride, 1),
-          padding: extra?.padding === "same" ? "same" : spread(extra?.padding === "valid" ? 0 : extra?.padding, 0),
+          padding:
+            extra?.padding === "same" ? "same" : spread(extra?.padding === "valid" ? 0 : extra?.padding, 0),
         },
       };
     }
@@ -282,7 +300,8 @@ function unitFor({ name, kind, in: inputs, out: outputs, extra }: ModuleInfo): O
 
 /** Multiplies nothing, but what follows has fewer positions. ResNet's is the only one met so far. */
 const pooling = (name: string): Omit<Unit, "id"> => ({
-  ...{ name, op: "product", role: "chain", weights: 0, factorA: 0, factorB: 0, inputs: 0, outputs: 0, experts: 1 },
+  ...{ name, op: "product", role: "chain", weights: 0, factorA: 0, factorB: 0, inputs: 0, outputs: 0 },
+  ...{ experts: 1, nameLength: 0, isLinear: false },
   convolution: { kernel: [3, 3], stride: [2, 2], padding: [1, 1] },
 });
 
@@ -306,17 +325,25 @@ function stackedUnit(
     inputs,
     outputs,
     experts: isStack ? shape[0]! : 1,
+    nameLength: name.length,
+    isLinear: false,
   };
 }
 
 /** The tower that something outside the layers belongs to: the one around it, else the one before it, else the one after. */
-function towerFor(towers: readonly Tower[], name: string, index: number, isFront: boolean): Tower | undefined {
+function towerFor(
+  towers: readonly Tower[],
+  name: string,
+  index: number,
+  isFront: boolean,
+): Tower | undefined {
   let around: Tower | undefined;
   let before: Tower | undefined;
   let after: Tower | undefined;
   for (const tower of towers) {
     const { path, start } = tower;
-    if (path !== "" && name.startsWith(`${path}.`) && path.length > (around?.path.length ?? -1)) around = tower;
+    if (path !== "" && name.startsWith(`${path}.`) && path.length > (around?.path.length ?? -1))
+      around = tower;
     if (start < index) before = tower;
     else after ??= tower;
   }

@@ -1,4 +1,13 @@
-import { type Account, type AttentionShape, type Buffer, type Flow, type Flowing, fresh, newAccount, sumFlops } from "./flow.ts";
+import {
+  type Account,
+  type AttentionShape,
+  type Buffer,
+  type Flow,
+  type Flowing,
+  fresh,
+  newAccount,
+  sumFlops,
+} from "./flow.ts";
 import type { Layout, Stage, Tower, Unit } from "./layout.ts";
 import { isSignal, type Positions } from "./positions.ts";
 import { isCrossAttention } from "./roles.ts";
@@ -184,7 +193,8 @@ function attend(
   }
   const valueWidth = parts.o?.inputs ?? parts.v?.outputs ?? first.outputs;
   const width = parts.q?.outputs ?? valueWidth;
-  const keyWidth = parts.k?.outputs ?? Math.min(width, parts.qkv === undefined ? width : (parts.qkv.outputs - width) / 2);
+  const keyWidth =
+    parts.k?.outputs ?? Math.min(width, parts.qkv === undefined ? width : (parts.qkv.outputs - width) / 2);
   const shape: AttentionShape = {
     ...{ examples, queries, width, valueWidth, keyWidth },
     keys: Math.min(sourceCount, reach(first.name)),

@@ -49,9 +49,9 @@ export function sublayersOf({ units }: Stage): Sublayer[] {
       else found.push({ kind: "mlp", isBeside: isBeside(last, unit), parts: { [own]: unit } });
     } else found.push({ kind: "chain", unit });
   }
-  return found.map((sublayer) =>
+  return found.flatMap((sublayer) =>
     sublayer.kind === "attention" && !isUsable(sublayer) ? asChain(sublayer) : [sublayer],
-  ).flat();
+  );
 }
 
 /** A second layer of its kind begins behind `down`, unless they are stored in another order. */

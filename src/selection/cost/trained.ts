@@ -2,9 +2,10 @@ import { SelectionError } from "../../errors.ts";
 import { moeRenames } from "../peft/defaults.ts";
 import type { ResolvedConfig } from "../peft/options.ts";
 import type { Selection } from "../peft/selection.ts";
+import type { Target } from "../peft/target.ts";
 import { leafOf, parentOf } from "../python.ts";
 import type { ModuleTree, NamedShape } from "../tree.ts";
-import { AdapterFile, type StoredDtype } from "./file-size.ts";
+import { AdapterFile, countedModules, type StoredDtype } from "./file-size.ts";
 import type { Trained } from "./flow.ts";
 import type { Layout, Stage, Unit } from "./layout.ts";
 
@@ -42,29 +43,77 @@ class Marks {
 /** What a selection trains. */
 export function trainedBySelection(tree: ModuleTree, selection: Selection, layout: Layout): TrainedUnits {
   const marks = new Marks(layout);
+  const { unitOf, parameterUnits } = layout;
   const indexOf = lookUp(tree);
-  const { targets, targetParameters, trainableParameters } = selection;
-  const adapt = (name: string, r: number): void => {
-    const unit = layout.unitOf[indexOf(name)] ?? -1;
+  const file = new AdapterFile(prefix);
+  const shared = new SharedTensors(selection.targets.length > countedModules);
+  const adaptInner = (name: string, r: number): void => {
+    const unit = unitOf[indexOf(name)] ?? -1;
     if (unit !== -1) marks.rank[unit]! += r;
   };
-  for (const { name, r, layer } of targets) {
-    adapt(name, r);
-    if (layer === "MultiheadAttention") adapt(`${name}.out_proj`, r);
+  let savesMore = hasOtherTensors(tree, selection);
+  for (const target of selection.targets) {
+    const { name, r, layer } = target;
+    const unit = unitOf[indexOf(name)] ?? -1;
+    if (unit !== -1) marks.rank[unit]! += r;
+    if (layer === "MultiheadAttention") adaptInner(`${name}.out_proj`, r);
+    savesMore ||= layer === "MultiheadAttention" || layer === "Embedding" || isEmbeddingName(name);
+    shared.add(file, target, unit);
   }
-  for (const { name, r } of targetParameters) {
-    const stacked = layout.parameterUnits.get(name);
+  shared.flush(file);
+  for (const { name, r } of selection.targetParameters) {
+    const stacked = parameterUnits.get(name) ?? layout.units[unitOf[indexOf(name.replace(/\.weight$/, ""))]!];
     if (stacked !== undefined) marks.rank[stacked.id]! += r * stacked.experts;
-    else adapt(name.replace(/\.weight$/, ""), r);
   }
   markOthers(tree, selection, layout, marks);
   return {
     of: (unit) => marks.of(unit),
     isStageTrained: (stage) => marks.stages.has(stage),
-    parameters: trainableParameters,
-    file: fileOf(tree, selection),
+    parameters: selection.trainableParameters,
+    file: (savesMore && wholeFile(tree, selection)) || file,
   };
 }
+
+/** Adapters of one unit and size have the same tensors, which are then looked at once. */
+class SharedTensors {
+  readonly #known: {
+    parameters: number;
+    tensors: readonly NamedShape[];
+    modules: number;
+    nameLength: number;
+  }[] = [];
+  readonly #isLarge: boolean;
+
+  /** @param isLarge only count names; `flush` then adds what was counted. */
+  constructor(isLarge: boolean) {
+    this.#isLarge = isLarge;
+  }
+
+  add(file: AdapterFile, target: Target, unit: number): void {
+    const { name, parameters } = target;
+    let known = this.#known[unit];
+    if (known === undefined || known.parameters !== parameters) {
+      const tensors = target.tensors.map(([own, shape]): NamedShape => [`.${own}`, shape]);
+      if (unit === -1 || known !== undefined) return file.add(name, tensors);
+      known = this.#known[unit] = { parameters, tensors, modules: 0, nameLength: 0 };
+    }
+    if (!this.#isLarge) return file.add(name, known.tensors);
+    known.modules++;
+    known.nameLength += name.length;
+  }
+
+  flush(file: AdapterFile): void {
+    if (this.#isLarge)
+      for (const { modules, nameLength, tensors } of Object.values(this.#known))
+        file.addMany(modules, nameLength, tensors);
+  }
+}
+
+/** Their base weights may be saved along. */
+const isEmbeddingName = (name: string): boolean => {
+  const last = name.charCodeAt(name.length - 1);
+  return (last === 115 && name.endsWith("embed_tokens")) || (last === 100 && name.endsWith("lm_head"));
+};
 
 /** Index of a module by its name. Names come in the order of the modules as a rule, so the next ones are tried first. */
 function lookUp({ modules }: ModuleTree): (name: string) => number {
@@ -110,46 +159,28 @@ function markOthers(
   });
 }
 
-function fileOf(tree: ModuleTree, selection: Selection): AdapterFile {
-  if (savesMore(tree, selection))
-    try {
-      const stored = storedDtypes[tree.config.dtype ?? ""] ?? "F32";
-      const file = new AdapterFile("");
-      for (const [name, shape] of selection.stateDict)
-        file.add(name, [["", shape]], name.endsWith(".base_layer.weight") ? stored : "F32");
-      return file;
-    } catch (error) {
-      // PEFT cannot save some selections, of models that do not say which module embeds their input
-      if (!(error instanceof SelectionError)) throw error;
-    }
-  const file = new AdapterFile(prefix);
-  const below = new Map<readonly NamedShape[], NamedShape[]>();
-  for (const { name, tensors } of selection.targets) {
-    let dotted = below.get(tensors);
-    if (dotted === undefined)
-      below.set(tensors, (dotted = tensors.map(([own, shape]): NamedShape => [`.${own}`, shape])));
-    file.add(name, dotted);
+/** The file where it holds more than factors of adapted modules; undefined where PEFT could not save it. */
+function wholeFile(tree: ModuleTree, selection: Selection): AdapterFile | undefined {
+  const file = new AdapterFile("");
+  const stored = storedDtypes[tree.config.dtype ?? ""] ?? "F32";
+  try {
+    for (const [name, shape] of selection.stateDict)
+      file.add(name, [["", shape]], name.endsWith(".base_layer.weight") ? stored : "F32");
+    return file;
+  } catch (error) {
+    // of models that do not say which module embeds their input
+    if (error instanceof SelectionError) return undefined;
+    throw error;
   }
-  return file;
 }
 
 /** Whether something besides the factors of adapted modules is saved, or under other names. */
-function savesMore(tree: ModuleTree, { targets, targetParameters, config }: Selection): boolean {
-  return (
-    targetParameters.length > 0 ||
-    config.bias !== "none" ||
-    config.modulesToSave !== null ||
-    config.trainableTokenIndices !== null ||
-    tree.duplicateModules.length > 0 ||
-    targets.some(
-      ({ name, layer }) =>
-        layer === "Embedding" ||
-        layer === "MultiheadAttention" ||
-        name.endsWith("embed_tokens") ||
-        name.endsWith("lm_head"),
-    )
-  );
-}
+const hasOtherTensors = (tree: ModuleTree, { targetParameters, config }: Selection): boolean =>
+  targetParameters.length > 0 ||
+  config.bias !== "none" ||
+  config.modulesToSave !== null ||
+  config.trainableTokenIndices !== null ||
+  tree.duplicateModules.length > 0;
 
 /**
  * What `targetModules: "all-linear"` would train with the rank and the kind of adapter of `selection`, from the modules'
@@ -162,21 +193,21 @@ export function trainedByAllLinear(tree: ModuleTree, selection: Selection, layou
   const renames = Object.hasOwn(moeRenames, tree.modelType) ? moeRenames[tree.modelType]! : undefined;
   const skipped = headOf(tree, config);
   const file = new AdapterFile(prefix);
-  const known = new Map<number, readonly NamedShape[]>();
-  const { modules } = tree;
-  for (let index = 0; index < modules.length; index++) {
-    const { name, kind, in: inputs, out: outputs } = modules[index]!;
-    if ((kind !== "linear" && kind !== "conv1d_hf") || name === skipped) continue;
+  for (const unit of layout.units) {
+    const { id, name, isLinear, inputs, outputs, experts } = unit;
+    if (!isLinear || name === skipped) continue;
     // where experts are stacked parameters, names of their projections mean those, and nothing else
     if (renames !== undefined && Object.hasOwn(renames.map, leafOf(name))) {
       if (!`${name}.weight`.endsWith(`.${renames.map[leafOf(name)]}`)) continue;
     }
-    const unit = layout.unitOf[index]!;
-    if (unit !== -1) marks.rank[unit]! += r;
-    let tensors = known.get(unit);
-    if (tensors === undefined || unit === -1)
-      known.set(unit, (tensors = tensorsOf(inputs ?? 0, outputs ?? 0, config)));
-    file.add(name, tensors);
+    marks.rank[id] = r * experts;
+    const tensors = tensorsOf(inputs, outputs, config);
+    if (experts === 1) file.add(name, tensors);
+    else if (tree.modules.length > countedModules) file.addMany(experts, unit.nameLength, tensors);
+    else
+      tree.modules.forEach((module, index) => {
+        if (layout.unitOf[index] === id) file.add(module.name, tensors);
+      });
   }
   if (renames !== undefined) addStacked(layout, marks, file, { r, ...renames });
   const others = new Marks(layout);
@@ -189,7 +220,11 @@ export function trainedByAllLinear(tree: ModuleTree, selection: Selection, layou
   };
 }
 
-const tensorsOf = (inputs: number, outputs: number, { r, useDora, loraBias }: ResolvedConfig): NamedShape[] => [
+const tensorsOf = (
+  inputs: number,
+  outputs: number,
+  { r, useDora, loraBias }: ResolvedConfig,
+): NamedShape[] => [
   [".lora_A.weight", [r, inputs]],
   [".lora_B.weight", [outputs, r]],
   ...(loraBias ? ([[".lora_B.bias", [outputs]]] as const) : []),
@@ -222,7 +257,8 @@ function addStacked(
 
 /** What a selection trains besides its adapters. */
 function otherParameters({ targets, targetParameters, trainableParameters, config }: Selection): number {
-  if (config.bias === "none" && config.modulesToSave === null && config.trainableTokenIndices === null) return 0;
+  if (config.bias === "none" && config.modulesToSave === null && config.trainableTokenIndices === null)
+    return 0;
   return [...targets, ...targetParameters].reduce(
     (rest, { parameters }) => rest - parameters,
     trainableParameters,

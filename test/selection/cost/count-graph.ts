@@ -1,11 +1,4 @@
-import {
-  type Dim,
-  evaluateDim,
-  lower,
-  type Node,
-  reachable,
-  type Value,
-} from "../../../src/graph/index.ts";
+import { type Dim, evaluateDim, lower, type Node, reachable, type Value } from "../../../src/graph/index.ts";
 import { operandsOf } from "../../../src/graph/traverse.ts";
 import type { CausalLM } from "../../../src/models/index.ts";
 import { lowerings } from "../../../src/runtime/lowerings.ts";
@@ -49,7 +42,8 @@ export function countGraph(model: CausalLM, { batch, sequence, labels }: BatchSh
     ["sequence", sequence],
     ["labels", labels],
   ]);
-  const size = (shape: readonly Dim[]): number => shape.reduce<number>((n, dim) => n * evaluateDim(dim, symbols), 1);
+  const size = (shape: readonly Dim[]): number =>
+    shape.reduce<number>((n, dim) => n * evaluateDim(dim, symbols), 1);
   const all = reachable(Object.values(lowered));
   const forwardValues = new Set(reachable([lowered["loss"]!]));
   const gradientValues = new Set(trained.map((parameter) => lowered[gradientName(parameter)]!));
