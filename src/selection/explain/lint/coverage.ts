@@ -2,7 +2,7 @@ import { leafOf } from "../../python.ts";
 import { attributeSelection } from "../attribution.ts";
 import { numberRanges } from "../fold.ts";
 import { makeLocator } from "../matrix.ts";
-import type { LintContext } from "./context.ts";
+import { firstNumber, type LintContext, numberAt } from "./context.ts";
 
 /** What a stack of layers works on. */
 type Modality = "vision" | "audio" | "language";
@@ -24,7 +24,7 @@ export function lintTowers(context: LintContext): void {
   const { given, isAllLinear } = context.preparation.steps;
   if (selection === undefined || (typeof given === "string" && !isAllLinear)) return;
   // most models have one kind of tower, and their structure need not be found
-  if (!context.names.some((name) => !hasNumber(name) && modalityOf(name) !== "language")) return;
+  if (![...context.layerLists.keys()].some((path) => modalityOf(path) !== "language")) return;
   const { stacks } = context.structure;
   const modalities = stacks.map(({ path }) => modalityOf(path));
   if (new Set(modalities).size < 2) return;
@@ -71,14 +71,15 @@ const heads = new Set(["lm_head", "score", "classifier", "qa_outputs", "classifi
 /** Heads that all-linear adapts: it leaves out the output embedding only. */
 export function lintHeads(context: LintContext): void {
   if (!context.preparation.steps.isAllLinear) return;
-  const found = context.targets.filter((name) => heads.has(name.split(".")[0]!) || heads.has(leafOf(name)));
-  const outside = found.filter((name) => context.structure.placeOf(name).positions.length === 0);
-  if (outside.length === 0) return;
+  const found = context.targets.filter(
+    (name) => numberAt(name) === -1 && (heads.has(name.split(".")[0]!) || heads.has(leafOf(name))),
+  );
+  if (found.length === 0) return;
   context.warn(
     "all-linear-includes-head",
-    `all-linear also adapts ${outside.map((name) => JSON.stringify(name)).join(", ")}, which looks like an output head. A new head should be ` +
+    `all-linear also adapts ${found.map((name) => JSON.stringify(name)).join(", ")}, which looks like an output head. A new head should be ` +
       "trained as a whole (modulesToSave, or taskType); another one can be left out with excludeModules.",
-    { modules: outside },
+    { modules: found },
   );
 }
 
@@ -91,14 +92,31 @@ const worthMentioning = 0.25;
  */
 export function lintHybrids(context: LintContext): void {
   const { targets, tree, preparation } = context;
+  const { given } = preparation.steps;
+  // a regex with numbers in it chooses layers too
+  if (typeof given === "string" && /[0-9]|\\d/.test(given)) return;
   if (targets.length === 0 || preparation.config.layersToTransform !== null) return;
-  const stacks = new Map<string, Map<number, LayerKind>>();
-  for (const { name } of tree.modules) layerAt(stacks, name);
+  const { layerLists } = context;
+  const stacks = new Map(
+    [...layerLists].map(([path, indices]) => [
+      path,
+      new Map(
+        indices.map((index): [number, LayerKind] => [
+          index,
+          { index, isAdapted: false, hash: 0, leaves: new Set() },
+        ]),
+      ),
+    ]),
+  );
+  const layerOf = (name: string): LayerKind | undefined => {
+    const place = firstNumber(name);
+    return place && stacks.get(place.path)?.get(place.index);
+  };
   for (const { name } of [
     ...(context.selection?.targets ?? []),
     ...(context.selection?.targetParameters ?? []),
   ]) {
-    const layer = layerAt(stacks, name);
+    const layer = layerOf(name);
     if (layer !== undefined) layer.isAdapted = true;
   }
   for (const [path, layers] of stacks) {
@@ -106,7 +124,7 @@ export function lintHybrids(context: LintContext): void {
     if (all.every(({ isAdapted }) => isAdapted) || !all.some(({ isAdapted }) => isAdapted)) continue;
     for (const { name, kind } of tree.modules) {
       if (!name.startsWith(`${path}.`)) continue;
-      const layer = layerAt(stacks, name);
+      const layer = layerOf(name);
       if (layer === undefined) continue;
       layer.hash = hash(layer.hash, name, path.length + 1 + String(layer.index).length);
       if (kind === "linear" || kind === "conv1d_hf") layer.leaves.add(leafOf(name));
@@ -117,40 +135,6 @@ export function lintHybrids(context: LintContext): void {
 
 /** A layer of an outermost numbered list. */
 type LayerKind = { readonly index: number; isAdapted: boolean; hash: number; readonly leaves: Set<string> };
-
-/** The layer that a module is in, by the first number in its name. */
-function layerAt(stacks: Map<string, Map<number, LayerKind>>, name: string): LayerKind | undefined {
-  const start = numberAt(name);
-  if (start === -1) return undefined;
-  const dot = name.indexOf(".", start);
-  const index = Number(dot === -1 ? name.slice(start) : name.slice(start, dot));
-  const path = name.slice(0, Math.max(0, start - 1));
-  let layers = stacks.get(path);
-  if (layers === undefined) {
-    layers = new Map();
-    stacks.set(path, layers);
-  }
-  let layer = layers.get(index);
-  if (layer === undefined) {
-    layer = { index, isAdapted: false, hash: 0, leaves: new Set() };
-    layers.set(index, layer);
-  }
-  return layer;
-}
-
-/** Where the first part that is a number begins; -1 if there is none. */
-function numberAt(name: string): number {
-  for (let start = 0; ; ) {
-    const code = name.charCodeAt(start);
-    const dot = name.indexOf(".", start);
-    if (code >= 48 && code <= 57 && /^[0-9]+$/.test(dot === -1 ? name.slice(start) : name.slice(start, dot)))
-      return start;
-    if (dot === -1) return -1;
-    start = dot + 1;
-  }
-}
-
-const hasNumber = (name: string): boolean => numberAt(name) !== -1;
 
 function describeStack(context: LintContext, path: string, layers: readonly LayerKind[]): void {
   const byKind = new Map<number, LayerKind[]>();

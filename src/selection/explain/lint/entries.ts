@@ -21,6 +21,7 @@ export function lintEntries(context: LintContext): void {
   const { given } = steps;
   if (given === null || typeof given === "string") return;
   const entries = [...given].filter((entry) => !steps.moved?.has(entry));
+  if (allTake(context, entries)) return;
   const tails = new Tails(entries);
   const counts = new Map<string, EntryCount>(
     entries.map((entry) => [entry, { matched: 0, taken: 0, excluded: 0, outside: new Set() }]),
@@ -58,6 +59,18 @@ export function lintEntries(context: LintContext): void {
       { modules: bypassing },
     );
   if (filter !== undefined) lintLayers(context, filter, found);
+}
+
+/** The usual case, told from the targets alone: each entry takes something, in whatever layer. */
+function allTake({ selection, preparation }: LintContext, entries: readonly string[]): boolean {
+  const { layersToTransform } = preparation.config;
+  if (selection === undefined || layersToTransform !== null) return false;
+  const missing = new Set(entries);
+  for (const { reason } of selection.targets) {
+    missing.delete(reason.entry);
+    if (missing.size === 0) return true;
+  }
+  return missing.size === 0;
 }
 
 function isInside(filter: LayerFilter, name: string): boolean {
