@@ -8,6 +8,7 @@
 export { blobStore } from "./blob-store.ts";
 export { type ByteSource, blobSource, bytesSource, type FileStore, type ReadOptions } from "./byte-source.ts";
 export type { HttpOptions } from "./http-source.ts";
+export { type HubOptions, hubStore } from "./hub/hub-store.ts";
 export { readJson, readJsonIfPresent } from "./json.ts";
 export { openStore } from "./open-store.ts";
 export { readCheckpoint } from "./read-checkpoint.ts";
@@ -20,4 +21,4 @@ export {
   type TensorsOrEntries,
 } from "./serialize.ts";
 export { readTensor, readTensorAsFloat32, type TensorEntry } from "./tensor-entry.ts";
-export { hubStore, urlStore } from "./url-store.ts";
+export { urlStore } from "./url-store.ts";

@@ -42,21 +42,3 @@ function parseUrl(text: string): URL {
     details: { url: text },
   });
 }
-
-/**
- * A repository on the Hugging Face Hub, e.g. `"org/name"` or `"org/name@revision"`. For private and gated ones
- * pass a token in `headers`.
- */
-export function hubStore(repository: string, http: HttpOptions = {}): FileStore {
-  const match = hubName.exec(repository);
-  if (match === null)
-    throw new CheckpointError(
-      `"${repository}" is not the name of a repository on the Hub. It looks like "org/name" or "org/name@revision".`,
-      { code: "invalid-hub-name", details: { repository } },
-    );
-  const [, id, revision = "main"] = match;
-  const store = urlStore(`https://huggingface.co/${id}/resolve/${encodeURIComponent(revision)}/`, http);
-  return { ...store, name: `hf://${repository}` };
-}
-
-const hubName = /^((?:[\w.-]+\/)?[\w.-]+)(?:@([\w./-]+))?$/;

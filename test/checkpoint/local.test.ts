@@ -74,9 +74,9 @@ describe("nothing there", () => {
     );
   });
 
-  test("what looks like a model on the Hub says how to name it", async () => {
-    expect((await failure(read("no-such-org/no-such-model"))).message).toContain(
-      "For the model of that name on the Hub, write hf://no-such-org/no-such-model.",
+  test("a directory that was meant, but looks like a model on the Hub, says how to name that", async () => {
+    expect((await failure(read("test/no-such-model"))).message).toBe(
+      "test/no-such-model: no such file or directory. Check the path. For the model of that name on the Hub, write hf://test/no-such-model.",
     );
   });
 

@@ -6,6 +6,7 @@ import { type ByteSource, checkLength, checkRange, type FileStore } from "../byt
 import { fileError } from "../file-error.ts";
 import { checkFileName } from "../file-name.ts";
 import { isPickleName, pickleError } from "../foreign.ts";
+import { looksLikeHubName } from "../hub/name.ts";
 
 /** One read call is limited to 2^31 - 1 bytes on some systems. */
 const maxReadLength = 2 ** 30;
@@ -103,14 +104,23 @@ export function directoryStore(path: string): FileStore {
   };
 }
 
-/** The store for a path (or file: URL) that names a directory or one weights file. */
-export async function openLocal(location: string): Promise<FileStore> {
+/**
+ * The store for a path (or file: URL) that names a directory or one weights file.
+ * @param options.orElse opens what has no such path, but the look of a name on the Hub.
+ */
+export async function openLocal(
+  location: string,
+  { orElse }: { orElse?: () => Promise<FileStore> } = {},
+): Promise<FileStore> {
   const path = location.startsWith("file:") ? fileURLToPath(location) : location;
   let found: Awaited<ReturnType<typeof stat>>;
   try {
     found = await stat(path);
   } catch (error) {
-    throw isAbsent(error) ? await notFound(path) : fileError("read", path, error);
+    if (!isAbsent(error)) throw fileError("read", path, error);
+    const absent = await notFound(path);
+    if (orElse !== undefined && looksLikeHubName(path) && !absent.isNear) return orElse();
+    throw absent.error;
   }
   if (found.isDirectory()) return directoryStore(path);
   if (isPickleName(path)) throw pickleError([path]);
@@ -123,8 +133,11 @@ export async function openLocal(location: string): Promise<FileStore> {
   return { ...directoryStore(dirname(path)), name: path, weights: basename(path) };
 }
 
-/** Names the part of the path that does not exist, and what is there instead. */
-async function notFound(path: string): Promise<CheckpointError> {
+/**
+ * Names the part of the path that does not exist, and what is there instead. `isNear`: a local path must have been
+ * meant, as its directory is there, or something in this one has nearly the same name.
+ */
+async function notFound(path: string): Promise<{ error: CheckpointError; isNear: boolean }> {
   let missing = resolve(path);
   let siblings: string[] | undefined;
   while (siblings === undefined) {
@@ -134,13 +147,15 @@ async function notFound(path: string): Promise<CheckpointError> {
     if (siblings === undefined) missing = parent;
   }
   const suggestions = nearest(basename(missing), siblings);
-  const part = missing === resolve(path) ? "" : `: there is no ${missing}`;
-  const hub = /^[\w.-]+\/[\w.-]+$/.test(path)
-    ? ` For the model of that name on the Hub, write hf://${path}.`
-    : "";
+  const isWhole = missing === resolve(path);
+  const part = isWhole ? "" : `: there is no ${missing}`;
+  const hub = looksLikeHubName(path) ? ` For the model of that name on the Hub, write hf://${path}.` : "";
   const closest = suggestions.length > 0 ? `Closest: ${suggestions.join(", ")}.` : "Check the path.";
-  return new CheckpointError(`${path}: no such file or directory${part}. ${closest}${hub}`, {
-    code: "missing-file",
-    details: { path, missing, suggestions },
-  });
+  return {
+    error: new CheckpointError(`${path}: no such file or directory${part}. ${closest}${hub}`, {
+      code: "missing-file",
+      details: { path, missing, suggestions },
+    }),
+    isNear: isWhole && (path.includes("/") || suggestions.length > 0),
+  };
 }
