@@ -5,7 +5,7 @@ import type { AllLinear, Cost, CostOptions, Figures, FlopsByPart, Share, TowerCo
 import { type Account, buffer, type Flops, Flow, sumFlops } from "./flow.ts";
 import { type Layout, layOut, type Tower } from "./layout.ts";
 import { type Feed, type Pass, passThrough } from "./passes.ts";
-import { imagePositions, isSignal, type Positions, samePositions } from "./positions.ts";
+import { imagePositions, isSignal, type Positions, positionsBefore, samePositions } from "./positions.ts";
 import { type TrainedUnits, trainedByAllLinear, trainedBySelection } from "./trained.ts";
 
 /** Attention and MLP of a layer read the same input. */
@@ -110,8 +110,8 @@ function feedOf(trained: TrainedUnits, setting: Setting): Feed {
     examples: batchSize,
     labels: batchSize * targetLength * labelFraction,
     positionsOf(tower) {
-      let positions = known.get(tower);
-      if (positions === undefined) known.set(tower, (positions = positionsOf(tower, setting)));
+      const positions = known.get(tower) ?? positionsOf(tower, setting);
+      known.set(tower, positions);
       return positions;
     },
     headsOf(tower, width) {
@@ -144,8 +144,8 @@ function positionsOf(tower: Tower, setting: Setting): Positions {
     );
     return samePositions(crosses ? targetLength : sequenceLength);
   }
-  if (imageTokens !== undefined) return samePositions(imageTokens);
-  if (tower.positions !== undefined) return samePositions(tower.positions);
+  if (imageTokens !== undefined) return positionsBefore(tower, imageTokens);
+  if (tower.positions !== undefined) return positionsBefore(tower, tower.positions);
   const size = setting.imageSize ?? configOf(tower, tree).imageSize;
   const isImage = [...tower.front, ...(tower.stages[0]?.units ?? [])].some(
     ({ convolution }) => convolution?.kernel.length === 2,

@@ -1,4 +1,4 @@
-import type { Unit } from "./layout.ts";
+import type { Unit } from "./units.ts";
 
 /** Operations (a multiplication and an addition are two) by what they are for. */
 export type Flops = {

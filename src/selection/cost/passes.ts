@@ -8,10 +8,11 @@ import {
   newAccount,
   sumFlops,
 } from "./flow.ts";
-import type { Layout, Stage, Tower, Unit } from "./layout.ts";
+import type { Layout, Stage, Tower } from "./layout.ts";
 import { isSignal, type Positions } from "./positions.ts";
 import { isCrossAttention } from "./roles.ts";
 import { type AttentionLayer, type MlpLayer, sublayersOf } from "./sublayers.ts";
+import type { Unit } from "./units.ts";
 
 /** What is fed to the model in one step. */
 export type Feed = {
@@ -109,8 +110,13 @@ function runTower(
   }
   const isOnce = (unit: Unit): boolean => /pooler|classifier|_projection/.test(unit.name);
   if (tower.tail.length > 0) x = flow.norm(x);
+  let width = tower.stages.at(-1)?.units.at(-1)?.outputs ?? 0;
+  let merged = 1;
   for (const unit of tower.tail) {
-    const rows = isOnce(unit) ? feed.examples : rowsOf(unit);
+    // several positions side by side, as Qwen2-VL merges patches
+    if (unit.inputs > width && unit.inputs % width === 0) merged *= unit.inputs / width;
+    width = unit.outputs;
+    const rows = isOnce(unit) ? feed.examples : rowsOf(unit) / merged;
     const before = x.isNeeded;
     x = flow.linear(x, unit, rows);
     if (x.isNeeded && !before) lowest ??= unit.name;

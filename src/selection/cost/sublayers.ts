@@ -1,6 +1,7 @@
 import { parentOf } from "../python.ts";
-import type { Stage, Unit } from "./layout.ts";
+import type { Stage } from "./layout.ts";
 import { isCrossAttention, type Role } from "./roles.ts";
+import type { Unit } from "./units.ts";
 
 type AttentionRole = Extract<Role, "q" | "k" | "v" | "qkv" | "qDown" | "kvDown" | "kv" | "o">;
 type MlpRole = Extract<Role, "gate" | "up" | "gateUp" | "in" | "down" | "router">;

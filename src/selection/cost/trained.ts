@@ -7,7 +7,8 @@ import { leafOf, parentOf } from "../python.ts";
 import type { ModuleTree, NamedShape } from "../tree.ts";
 import { AdapterFile, countedModules, type StoredDtype } from "./file-size.ts";
 import type { Trained } from "./flow.ts";
-import type { Layout, Stage, Unit } from "./layout.ts";
+import type { Layout, Stage } from "./layout.ts";
+import type { Unit } from "./units.ts";
 
 /** What is trained, unit by unit, and what is saved of it. */
 export type TrainedUnits = {
@@ -94,10 +95,13 @@ class SharedTensors {
     let known = this.#known[unit];
     if (known === undefined || known.parameters !== parameters) {
       const tensors = target.tensors.map(([own, shape]): NamedShape => [`.${own}`, shape]);
-      if (unit === -1 || known !== undefined) return file.add(name, tensors);
+      if (unit === -1 || known !== undefined) {
+        file.add(name, tensors);
+        return;
+      }
       known = this.#known[unit] = { parameters, tensors, modules: 0, nameLength: 0 };
     }
-    if (!this.#isLarge) return file.add(name, known.tensors);
+    if (!this.#isLarge) file.add(name, known.tensors);
     known.modules++;
     known.nameLength += name.length;
   }
