@@ -3,7 +3,9 @@ import {
   Activation,
   causalMask,
   Embedding,
+  extendCache,
   groupedAttention,
+  type KeyValue,
   type Layer,
   Linear,
   Module,
@@ -15,7 +17,7 @@ import {
   splitHeads,
 } from "../nn/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
-import { type CacheLayout, type CausalInputs, CausalLM, type KeyValue } from "./causal-lm.ts";
+import { type CacheLayout, type CausalInputs, CausalLM } from "./causal-lm.ts";
 import type { DecoderSettings } from "./decoder-config.ts";
 import { attentionScaling, DynamicFrequencies, inverseFrequencies } from "./rope.ts";
 
@@ -63,9 +65,7 @@ class Attention extends Module {
     const q = turned(this.q_proj.forward(x), heads, this.q_norm);
     const k = turned(this.k_proj.forward(x), kvHeads, this.k_norm);
     const v = splitHeads(this.v_proj.forward(x), kvHeads);
-    const present = past
-      ? { key: op.concat([past.key, k], 2), value: op.concat([past.value, v], 2) }
-      : { key: k, value: v };
+    const present = extendCache(past, { key: k, value: v });
     const attended = groupedAttention(q, present.key, present.value, {
       mask: maskOf(this.window),
       scale: headDim ** -0.5,

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { DecoderForCausalLM } from "./decoder.ts";
-import { commonSettings, decoderFields, parseConfig } from "./decoder-config.ts";
+import { commonSettings, decoderFields, parseDecoderConfig } from "./decoder-config.ts";
 import type { ModelBuilder } from "./registry.ts";
 
 const schema = z.object({
@@ -19,7 +19,7 @@ export const llama: ModelBuilder = (raw, file) => {
     num_attention_heads: 32,
     max_position_embeddings: 2048,
   };
-  const { config, warnings } = parseConfig(raw, schema, { file, defaults });
+  const { config, warnings } = parseDecoderConfig(raw, schema, { file, defaults });
   const model = new DecoderForCausalLM({
     ...commonSettings(config, raw, file),
     classPrefix: "Llama",

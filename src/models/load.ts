@@ -9,15 +9,43 @@ import {
 } from "../checkpoint/index.ts";
 import { CheckpointError, closest, listedProblems, listProblems } from "../errors.ts";
 import { formatShape } from "../graph/index.ts";
-import type { Parameter } from "../nn/index.ts";
+import type { ModuleBuffer, Parameter } from "../nn/index.ts";
 import type { DType } from "../tensor/index.ts";
 import type { CausalLM } from "./causal-lm.ts";
+import type { LanguageModel } from "./language-model.ts";
 import { buildCausalLM } from "./registry.ts";
 
 const weightDtypes: ReadonlySet<DType> = new Set(["float32", "float16", "bfloat16"]);
 
-/** Tensors that older checkpoints hold although they are computed. */
-const computed = /(^|\.)rotary_emb\.inv_freq$/;
+/** Tensors that older checkpoints hold although they are computed, or say nothing. */
+const needless = /(^|\.)(rotary_emb\.inv_freq|(en|de)coder\.version)$/;
+
+/** Loads the model that `build` makes of the config.json at a location, with its weights by reference. */
+async function loadModel<M extends LanguageModel>(
+  location: string | FileStore,
+  build: (config: unknown, file: string) => { model: M; warnings: string[] },
+): Promise<M> {
+  const store = await openStore(location);
+  const config = (await readJson(store, "config.json")) as Record<string, unknown>;
+  const { model, warnings } = build(config, `${store.name}/config.json`);
+  const [checkpoint, generationConfig] = await Promise.all([
+    readCheckpoint(store),
+    readJsonIfPresent(store, "generation_config.json"),
+  ]);
+  const unused = bindWeights(model, checkpoint);
+  if (unused.length > 0)
+    warnings.push(
+      `${checkpoint.name}: tensors that ${model.modelType} does not have are not used: ${listProblems(unused)}.`,
+    );
+  model.origin = {
+    name: store.name,
+    config,
+    generationConfig: generationConfig as Record<string, unknown> | undefined,
+    checkpoint,
+    warnings,
+  };
+  return model;
+}
 
 export const AutoModelForCausalLM = {
   /**
@@ -26,39 +54,23 @@ export const AutoModelForCausalLM = {
    * @throws CheckpointError if files are missing, malformed or do not fit the configuration.
    * @throws UnsupportedModelError for a model type or setting that is not implemented.
    */
-  async fromPretrained(location: string | FileStore): Promise<CausalLM> {
-    const store = await openStore(location);
-    const config = (await readJson(store, "config.json")) as Record<string, unknown>;
-    const { model, warnings } = buildCausalLM(config, `${store.name}/config.json`);
-    const [checkpoint, generationConfig] = await Promise.all([
-      readCheckpoint(store),
-      readJsonIfPresent(store, "generation_config.json"),
-    ]);
-    const unused = bindWeights(model, checkpoint);
-    if (unused.length > 0)
-      warnings.push(
-        `${checkpoint.name}: tensors that ${model.modelType} does not have are not used: ${listProblems(unused)}.`,
-      );
-    model.origin = {
-      name: store.name,
-      config,
-      generationConfig: generationConfig as Record<string, unknown> | undefined,
-      checkpoint,
-      warnings,
-    };
-    return model;
+  fromPretrained(location: string | FileStore): Promise<CausalLM> {
+    return loadModel(location, buildCausalLM);
   },
 };
 
 /**
- * Gives every parameter its tensor. Names may lack the base model's prefix, as in checkpoints of the bare model.
- * Returns the names of tensors that no parameter takes.
+ * Gives every parameter and buffer its tensor. Names may lack the base model's prefix, as in checkpoints of the bare model.
+ * A shared parameter takes the tensor under any of its names, and a buffer that the checkpoint leaves out stays without one.
+ * Returns the names of tensors that nothing takes.
  * @throws CheckpointError that lists all missing tensors and wrong shapes and dtypes.
  */
-export function bindWeights(model: CausalLM, checkpoint: Checkpoint): string[] {
+export function bindWeights(model: LanguageModel, checkpoint: Checkpoint): string[] {
   const prefix = `${model.inputEmbeddingPath.split(".")[0]}.`;
   const { tensors } = checkpoint;
   const bare = ![...tensors.keys()].some((name) => name.startsWith(prefix));
+  const nameOf = (path: string): string =>
+    bare && path.startsWith(prefix) ? path.slice(prefix.length) : path;
   const problems: string[] = [];
   const used = new Set<string>();
   // Looking for the closest name takes a while among many: only for what the message lists.
@@ -69,12 +81,20 @@ export function bindWeights(model: CausalLM, checkpoint: Checkpoint): string[] {
           [...tensors.keys()].filter((other) => !used.has(other)),
         )
       : "";
-  for (const [path, parameter] of model.namedParameters()) {
-    const name = bare && path.startsWith(prefix) ? path.slice(prefix.length) : path;
-    const entry = tensors.get(name);
-    used.add(name);
-    parameter.name = path;
-    const problem = entry ? bindParameter(parameter, entry) : `tensor "${name}" is missing${hint(name)}`;
+  for (const [parameter, paths] of model.parameterPaths()) {
+    const names = paths.map(nameOf);
+    const entry = names.map((name) => tensors.get(name)).find((found) => found !== undefined);
+    for (const name of names) used.add(name);
+    parameter.name = paths[0];
+    const problem = entry
+      ? bindTensor(parameter, entry)
+      : `tensor "${names[0]}" is missing${hint(names[0]!)}`;
+    if (problem !== undefined) problems.push(problem);
+  }
+  for (const [path, buffer] of model.namedBuffers()) {
+    const entry = tensors.get(nameOf(path));
+    used.add(nameOf(path));
+    const problem = entry && bindTensor(buffer, entry);
     if (problem !== undefined) problems.push(problem);
   }
   if (problems.length > 0)
@@ -82,16 +102,15 @@ export function bindWeights(model: CausalLM, checkpoint: Checkpoint): string[] {
       `${checkpoint.name} does not fit its config.json: ${listProblems(problems)}. Is the checkpoint complete, and is config.json its own?`,
       { code: "weights-do-not-fit", details: { checkpoint: checkpoint.name, problems } },
     );
-  const tied = model.tiedEmbeddings ? `${model.outputEmbeddingPath}.weight` : undefined;
-  return [...tensors.keys()].filter((name) => !used.has(name) && name !== tied && !computed.test(name));
+  return [...tensors.keys()].filter((name) => !used.has(name) && !needless.test(name));
 }
 
-function bindParameter(parameter: Parameter, entry: TensorEntry): string | undefined {
+function bindTensor(taker: Parameter | ModuleBuffer, entry: TensorEntry): string | undefined {
   const { name, dtype, shape } = entry;
-  if (shape.length !== parameter.shape.length || shape.some((dim, i) => dim !== parameter.shape[i]))
-    return `tensor "${name}" has shape ${formatShape(shape)}, expected ${formatShape(parameter.shape)}`;
+  if (shape.length !== taker.shape.length || shape.some((dim, i) => dim !== taker.shape[i]))
+    return `tensor "${name}" has shape ${formatShape(shape)}, expected ${formatShape(taker.shape)}`;
   if (!weightDtypes.has(dtype))
     return `tensor "${name}" is stored as ${dtype}; float32, float16 and bfloat16 are supported`;
-  parameter.storage = entry;
+  taker.storage = entry;
   return undefined;
 }

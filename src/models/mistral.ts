@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { DecoderForCausalLM } from "./decoder.ts";
-import { commonSettings, decoderFields, parseConfig } from "./decoder-config.ts";
+import { commonSettings, decoderFields, parseDecoderConfig } from "./decoder-config.ts";
 import type { ModelBuilder } from "./registry.ts";
 
 const schema = z.object({ ...decoderFields, sliding_window: z.number().int().positive().nullish() });
@@ -17,7 +17,7 @@ export const mistral: ModelBuilder = (raw, file) => {
     max_position_embeddings: 4096 * 32,
     sliding_window: 4096,
   };
-  const { config, warnings } = parseConfig(raw, schema, { file, defaults });
+  const { config, warnings } = parseDecoderConfig(raw, schema, { file, defaults });
   const model = new DecoderForCausalLM({
     ...commonSettings(config, raw, file),
     classPrefix: "Mistral",

@@ -1,6 +1,12 @@
 import { z } from "zod";
 import { DecoderForCausalLM } from "./decoder.ts";
-import { commonSettings, decoderFields, parseConfig, windowFields, windowsOf } from "./decoder-config.ts";
+import {
+  commonSettings,
+  decoderFields,
+  parseDecoderConfig,
+  windowFields,
+  windowsOf,
+} from "./decoder-config.ts";
 import type { ModelBuilder } from "./registry.ts";
 
 const schema = z.object({
@@ -22,7 +28,7 @@ export const qwen3: ModelBuilder = (raw, file) => {
     max_position_embeddings: 32768,
     sliding_window: 4096,
   };
-  const { config, warnings } = parseConfig(raw, schema, { file, defaults });
+  const { config, warnings } = parseDecoderConfig(raw, schema, { file, defaults });
   const model = new DecoderForCausalLM({
     ...commonSettings(config, raw, file),
     classPrefix: "Qwen3",

@@ -1,24 +1,34 @@
 import { nearest, UnsupportedModelError } from "../errors.ts";
 import type { CausalLM } from "./causal-lm.ts";
+import type { LanguageModel } from "./language-model.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 
 /** Builds a model's module tree, without weights, from its config.json; `file` is for messages. */
-export type ModelBuilder = (
+export type ModelBuilder<M extends LanguageModel = CausalLM> = (
   config: Readonly<Record<string, unknown>>,
   file: string,
-) => { model: CausalLM; warnings: string[] };
+) => { model: M; warnings: string[] };
 
 /** By `model_type`. */
-const causalModels: Readonly<Record<string, ModelBuilder>> = { llama, mistral, qwen2, qwen3 };
+type Registry<M extends LanguageModel> = Readonly<Record<string, ModelBuilder<M>>>;
+const causalModels: Registry<CausalLM> = { llama, mistral, qwen2, qwen3 };
 
 /** Model types that can be loaded as causal language models. */
 export const causalModelTypes: readonly string[] = Object.keys(causalModels);
 
 /** @throws UnsupportedModelError for a type, or a setting of its config.json, that is not implemented. */
-export function buildCausalLM(config: unknown, file: string): { model: CausalLM; warnings: string[] } {
+export const buildCausalLM = (config: unknown, file: string): { model: CausalLM; warnings: string[] } =>
+  build(causalModels, config, file);
+
+function build<M extends LanguageModel>(
+  models: Registry<M>,
+  config: unknown,
+  file: string,
+): { model: M; warnings: string[] } {
+  const implemented = Object.keys(models);
   const raw = config as Readonly<Record<string, unknown>>;
   if (typeof raw !== "object" || raw === null || Array.isArray(raw))
     throw new UnsupportedModelError(`${file}: expected a JSON object.`, {
@@ -26,16 +36,13 @@ export function buildCausalLM(config: unknown, file: string): { model: CausalLM;
       details: { file },
     });
   const type = raw["model_type"];
-  const build =
-    typeof type === "string" && Object.hasOwn(causalModels, type) ? causalModels[type] : undefined;
-  if (!build) {
-    const close = nearest(String(type), causalModelTypes, 1)[0];
-    throw new UnsupportedModelError(
-      type === undefined
-        ? `${file}: there is no model_type. Implemented: ${causalModelTypes.join(", ")}.`
-        : `${file}: model_type "${String(type)}" is not implemented.${close ? ` Did you mean "${close}"?` : ""} Implemented: ${causalModelTypes.join(", ")}.`,
-      { code: "unknown-model-type", details: { file, modelType: type, implemented: causalModelTypes } },
-    );
-  }
-  return build(raw, file);
+  const builder = typeof type === "string" && Object.hasOwn(models, type) ? models[type] : undefined;
+  if (builder) return builder(raw, file);
+  const close = nearest(String(type), implemented, 1)[0];
+  throw new UnsupportedModelError(
+    type === undefined
+      ? `${file}: there is no model_type. Implemented: ${implemented.join(", ")}.`
+      : `${file}: model_type "${String(type)}" is not implemented.${close ? ` Did you mean "${close}"?` : ""} Implemented: ${implemented.join(", ")}.`,
+    { code: "unknown-model-type", details: { file, modelType: type, implemented } },
+  );
 }

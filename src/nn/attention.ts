@@ -1,5 +1,8 @@
 import { type Dim, dimMultiply, op, type Value } from "../graph/index.ts";
 
+/** Keys and values of one layer, each [batch, kvHeads, tokens, size]. */
+export type KeyValue = { readonly key: Value; readonly value: Value };
+
 /** Added to the scores of positions that may not be attended to; finite, so that a row without any stays finite. */
 const MASKED = -1e30;
 
@@ -24,16 +27,29 @@ export function causalMask(
 }
 
 /**
+ * Additive mask that hides padding and nothing else: every query sees every real key.
+ * Shapes: attentionMask [batch, keys] (float, 1 for real tokens), result [batch, 1, 1, 1, keys].
+ */
+export function paddingMask(attentionMask: Value): Value {
+  const [batch, keys] = attentionMask.shape as [Dim, Dim];
+  return op.reshape(op.where(op.greater(attentionMask, 0.5), 0, MASKED), [batch, 1, 1, 1, keys]);
+}
+
+/** The keys and values that a layer's later queries see: cached ones and new ones. */
+export const extendCache = (past: KeyValue | undefined, { key, value }: KeyValue): KeyValue =>
+  past ? { key: op.concat([past.key, key], 2), value: op.concat([past.value, value], 2) } : { key, value };
+
+/**
  * softmax(q kᵀ · scale + mask) v, with the query heads of a group folded into rows, so that grouped keys and values are
  * never repeated.
- * Shapes: q [batch, heads, queries, size], k and v [batch, kvHeads, total, size], mask [batch, 1, 1, queries, total],
- * result [batch, heads, queries, size].
+ * Shapes: q [batch, heads, queries, size], k and v [batch, kvHeads, total, size], mask [batch, 1, 1, queries or 1, total],
+ * result [batch, heads, queries, size]. `dropout` sees the weights [batch, kvHeads, heads / kvHeads, queries, total].
  */
 export function groupedAttention(
   q: Value,
   k: Value,
   v: Value,
-  { mask, scale }: { mask: Value; scale: number },
+  { mask, scale, dropout = (x) => x }: { mask: Value; scale: number; dropout?: (weights: Value) => Value },
 ): Value {
   const [batch, heads, queries, size] = q.shape as [Dim, number, Dim, number];
   const [, kvHeads, total] = k.shape as [Dim, number, Dim];
@@ -42,7 +58,7 @@ export function groupedAttention(
   const folded = op.reshape(op.mul(q, scale), [batch, kvHeads, rows, size]);
   const scores = op.matmul(folded, op.transposeLast(k)); // [batch, kvHeads, group·queries, total]
   const masked = op.add(op.reshape(scores, [batch, kvHeads, group, queries, total]), mask);
-  const weights = op.reshape(op.softmax(masked), [batch, kvHeads, rows, total]);
+  const weights = op.reshape(dropout(op.softmax(masked)), [batch, kvHeads, rows, total]);
   return op.reshape(op.matmul(weights, v), [batch, heads, queries, size]);
 }
 

@@ -1,7 +1,18 @@
 export { Activation, activationNames } from "./activations.ts";
-export { causalMask, groupedAttention, mergeHeads, splitHeads } from "./attention.ts";
-export { Dropout } from "./dropout.ts";
-export { Embedding } from "./embedding.ts";
+export {
+  causalMask,
+  extendCache,
+  groupedAttention,
+  type KeyValue,
+  mergeHeads,
+  paddingMask,
+  splitHeads,
+} from "./attention.ts";
+export { ModuleBuffer } from "./buffer.ts";
+export { Conv2d, type Conv2dOptions, type Size2d } from "./conv2d.ts";
+export { Dropout, dropAttention, dropFeatures, withDropoutNoise } from "./dropout.ts";
+export { Embedding, PositionEmbedding, ScaledEmbedding } from "./embedding.ts";
+export { LayerNorm } from "./layer-norm.ts";
 export { fromRows, Linear, toRows } from "./linear.ts";
 export { Layer, Module, ModuleDict, type ModuleKind, ModuleList } from "./module.ts";
 export { Parameter } from "./parameter.ts";

@@ -1,10 +1,12 @@
 import { GraphError } from "../errors.ts";
 import type { Value } from "../graph/index.ts";
+import { ModuleBuffer } from "./buffer.ts";
 import { Parameter } from "./parameter.ts";
 
 /** What a module is to layer selection; the names of PEFT's dispatch and of the skeleton files. */
 export type ModuleKind =
   | "linear"
+  | "conv2d"
   | "embedding"
   | "norm"
   | "dropout"
@@ -34,6 +36,13 @@ export abstract class Module {
     );
   }
 
+  /** Own buffers, by segment. */
+  buffers(): [segment: string, buffer: ModuleBuffer][] {
+    return Object.entries(this).filter(
+      (entry): entry is [string, ModuleBuffer] => entry[1] instanceof ModuleBuffer,
+    );
+  }
+
   /** All modules with their paths: pre-order, this one first under "", each object once, as torch lists them. */
   *namedModules(prefix = "", seen = new Set<Module>()): Generator<[path: string, module: Module]> {
     if (seen.has(this)) return;
@@ -45,13 +54,25 @@ export abstract class Module {
 
   /** All parameters with their paths; a shared one once, under its first path. */
   *namedParameters(): Generator<[path: string, parameter: Parameter]> {
-    const seen = new Set<Parameter>();
+    for (const [parameter, [path]] of this.parameterPaths()) yield [path, parameter];
+  }
+
+  /** All parameters, each with every path it has; a parameter that several layers share has several. */
+  parameterPaths(): Map<Parameter, [first: string, ...others: string[]]> {
+    const paths = new Map<Parameter, [string, ...string[]]>();
     for (const [path, module] of this.namedModules())
       for (const [segment, parameter] of module.parameters()) {
-        if (seen.has(parameter)) continue;
-        seen.add(parameter);
-        yield [joinPath(path, segment), parameter];
+        const known = paths.get(parameter);
+        if (known) known.push(joinPath(path, segment));
+        else paths.set(parameter, [joinPath(path, segment)]);
       }
+    return paths;
+  }
+
+  /** All buffers with their paths. */
+  *namedBuffers(): Generator<[path: string, buffer: ModuleBuffer]> {
+    for (const [path, module] of this.namedModules())
+      for (const [segment, buffer] of module.buffers()) yield [joinPath(path, segment), buffer];
   }
 
   /** The module at a dotted path. @throws GraphError if there is none. */

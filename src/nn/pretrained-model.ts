@@ -18,6 +18,13 @@ export abstract class PreTrainedModel extends Module {
     return {};
   }
 
+  /** Paths of parameters that are shared, each with the first path of the same parameter. */
+  tiedWeights(): [path: string, source: string][] {
+    return [...this.parameterPaths().values()].flatMap(([source, ...others]) =>
+      others.map((path): [string, string] => [path, source]),
+    );
+  }
+
   /** Number of parameters, shared ones counted once. */
   parameterCount(): number {
     let count = 0;
