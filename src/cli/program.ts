@@ -20,6 +20,10 @@ const commands: Readonly<Record<string, Entry>> = {
     summary: "show which modules a configuration adapts, and what that costs",
     load: async () => import("./commands/select.ts"),
   },
+  explain: {
+    summary: "say why modules are, or are not, adapted by a configuration",
+    load: async () => import("./commands/explain.ts"),
+  },
   init: {
     summary: "write a fresh adapter: its configuration and starting weights",
     load: async () => import("./commands/init.ts"),

@@ -82,9 +82,9 @@ export type { Selection } from "./peft/selection.ts";
 export type { Target } from "./peft/target.ts";
 export {
   type Deeper,
+  type Form as SynthesisForm,
   type RankAndAlpha,
   type Synthesis,
-  type SynthesisForm,
   type SynthesizeOptions,
   synthesize,
 } from "./synthesize/index.ts";

@@ -1,7 +1,10 @@
+import type { SelectionConfig } from "../peft/options.ts";
 import type { Selection } from "../peft/selection.ts";
 
 /** What a compiled selection of groups holds, as far as it is explained here. */
 export type CompiledLike = {
+  /** PEFT's configuration that selects the same. */
+  readonly config: SelectionConfig;
   readonly selection: Selection;
   readonly groups: readonly {
     readonly spec: { readonly name?: string | undefined; readonly layers?: unknown };

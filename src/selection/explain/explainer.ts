@@ -54,6 +54,11 @@ export class Explainer {
     this.#adapted = this.#findAdapted();
   }
 
+  /** Whether modules can be judged at all; else PEFT refuses the configuration before it looks at them. */
+  get canJudge(): boolean {
+    return this.#rules !== undefined;
+  }
+
   /** Names of parameters that targetParameters adapts. */
   get parameterNames(): string[] {
     return [...this.#adapted].flatMap(([module, own]) => own.map((name) => `${module}.${name}`));

@@ -1,10 +1,12 @@
 export type { TakingEntry } from "./attribution.ts";
 export type { CompiledLike } from "./compiled.ts";
 export { type DifferingTarget, diffSelections, type SelectionDiff, type TargetValues } from "./diff.ts";
-export { explain } from "./explain.ts";
+export { explain, makeExplainer } from "./explain.ts";
 export { Explainer } from "./explainer.ts";
 export type { Explanation, NearMiss, Rule } from "./explanation.ts";
 export { type FoldedNames, foldNames, numberRanges } from "./fold.ts";
+export { GroupExplainer } from "./group-explainer.ts";
 export type { LintWarning } from "./lint/context.ts";
 export { lintSelection, mergeWarnings } from "./lint/lint.ts";
 export { type MatrixRow, matrixOf, type SelectionMatrix } from "./matrix.ts";
+export { structureOf } from "./structure-of.ts";

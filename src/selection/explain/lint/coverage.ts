@@ -1,5 +1,5 @@
 import { leafOf } from "../../python.ts";
-import { attributeSelection } from "../attribution.ts";
+import type { Attribution } from "../attribution.ts";
 import { numberRanges } from "../fold.ts";
 import { makeLocator } from "../matrix.ts";
 import { firstNumber, type LintContext, numberAt } from "./context.ts";
@@ -19,10 +19,7 @@ export function modalityOf(path: string): Modality {
 }
 
 /** Entries that match in towers of different kinds, vision and language for instance. */
-export function lintTowers(context: LintContext): void {
-  const { selection } = context;
-  const { given, isAllLinear } = context.preparation.steps;
-  if (selection === undefined || (typeof given === "string" && !isAllLinear)) return;
+export function lintTowers(context: LintContext, attribution: Attribution): void {
   // most models have one kind of tower, and their structure need not be found
   if (![...context.layerLists.keys()].some((path) => modalityOf(path) !== "language")) return;
   const { stacks } = context.structure;
@@ -31,10 +28,8 @@ export function lintTowers(context: LintContext): void {
   const locate = makeLocator(stacks);
   const totals = stacks.map(() => 0);
   const entries = new Set<string>();
-  const attribution = isAllLinear
-    ? [{ by: { entry: "all-linear" }, names: context.targets }]
-    : attributeSelection(selection).filter(({ by }) => by.option === "targetModules");
   for (const { by, names } of attribution) {
+    if (by.option !== "targetModules") continue;
     const counts = stacks.map(() => 0);
     for (const name of names) {
       const place = locate(name);
@@ -91,11 +86,8 @@ const worthMentioning = 0.25;
  * layers. A choice of layers by number is nobody's mistake: where it leaves out some layers of a kind, nothing is said.
  */
 export function lintHybrids(context: LintContext): void {
-  const { targets, tree, preparation } = context;
-  const { given } = preparation.steps;
-  // a regex with numbers in it chooses layers too
-  if (typeof given === "string" && /[0-9]|\\d/.test(given)) return;
-  if (targets.length === 0 || preparation.config.layersToTransform !== null) return;
+  const { targets, tree } = context;
+  if (targets.length === 0) return;
   const { layerLists } = context;
   const stacks = new Map(
     [...layerLists].map(([path, indices]) => [

@@ -2,6 +2,8 @@ import { targetProblems } from "../../peft/inject.ts";
 import type { SelectionConfig } from "../../peft/options.ts";
 import type { Selection } from "../../peft/selection.ts";
 import type { ModuleTree } from "../../tree.ts";
+import { type Attribution, attributeSelection } from "../attribution.ts";
+import { type CompiledLike, isCompiled } from "../compiled.ts";
 import { foldNames } from "../fold.ts";
 import { contextOf, countOf, type LintContext, type LintWarning } from "./context.ts";
 import { lintHeads, lintHybrids, lintTowers } from "./coverage.ts";
@@ -16,13 +18,15 @@ import { lintRegex } from "./regexes.ts";
  *
  * Says more than PEFT, and of what PEFT warns of too, under the same code, in more detail: see `mergeWarnings`.
  * Where PEFT fails, what can be checked is checked all the same.
+ * Groups that were compiled say what is wrong with them when they are compiled; of them only the rest is checked.
  * @param selection what the configuration selects, where that is known already.
  */
 export function lintSelection(
   tree: ModuleTree,
-  config: SelectionConfig,
+  config: SelectionConfig | CompiledLike,
   selection?: Selection | undefined,
 ): LintWarning[] {
+  if (isCompiled(config)) return lintCompiled(tree, config);
   const context = contextOf(tree, config, selection);
   if (context === undefined) return [];
   lintEntries(context);
@@ -31,10 +35,45 @@ export function lintSelection(
   lintSaved(context, config.modulesToSave);
   lintParameters(context, config.targetParameters);
   lintPatternTables(context);
-  lintTowers(context);
+  lintTowers(context, separatesTowers(context) ? [] : attributionOf(context));
   lintHeads(context);
-  lintHybrids(context);
+  if (!choosesLayers(context)) lintHybrids(context);
   if (context.selection === undefined) lintKinds(context, tree);
+  return context.warnings;
+}
+
+/** A filter, or a regex with numbers in it. */
+const choosesLayers = ({ preparation: { config, steps } }: LintContext): boolean =>
+  config.layersToTransform !== null || (typeof steps.given === "string" && /[0-9]|\\d/.test(steps.given));
+
+/** A regex says itself which towers are meant. */
+const separatesTowers = ({ preparation: { steps } }: LintContext): boolean =>
+  typeof steps.given === "string" && !steps.isAllLinear;
+
+const attributionOf = ({ selection, targets, preparation }: LintContext): Attribution =>
+  preparation.steps.isAllLinear
+    ? [{ by: { entry: "all-linear", option: "targetModules" }, names: targets }]
+    : selection === undefined
+      ? []
+      : attributeSelection(selection);
+
+/** What groups and their entries do not say of themselves; the compiled configuration is as it is meant to be. */
+function lintCompiled(tree: ModuleTree, compiled: CompiledLike): LintWarning[] {
+  const { config, groups, selection } = compiled;
+  const context = contextOf(tree, config, selection);
+  if (context === undefined) return [];
+  lintSaved(context, config.modulesToSave);
+  lintParameters(context, config.targetParameters);
+  const anywhere = groups.filter(({ spec }) => spec.layers === undefined || spec.layers === null);
+  lintTowers(
+    context,
+    anywhere.flatMap(({ entries }) =>
+      entries
+        .filter(({ kind, negative }) => !negative && (kind === "name" || kind === "all-linear"))
+        .map(({ entry, modules }) => ({ by: { entry, option: "targetModules" as const }, names: modules })),
+    ),
+  );
+  if (anywhere.length === groups.length) lintHybrids(context);
   return context.warnings;
 }
 

@@ -52,7 +52,7 @@ function lintTable(
       code,
       `${option}: PEFT will warn that ${ofParameters.map((key) => JSON.stringify(key)).join(", ")} match no targeted module, but they do give ` +
         `target parameters their ${word}${steps.moved !== null && steps.moved.size > 0 ? " (PEFT itself adds such keys for fused experts)" : ""}.`,
-      { keys: ofParameters },
+      { keys: ofParameters, harmless: true },
     );
 }
 
