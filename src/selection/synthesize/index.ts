@@ -1,4 +1,4 @@
 export type { Deeper } from "./deeper.ts";
-export type { Form as SynthesisForm } from "./forms.ts";
+export type { Form } from "./forms.ts";
 export { Synthesis, type SynthesizeOptions, synthesize } from "./synthesize.ts";
 export type { RankAndAlpha } from "./wanted.ts";
