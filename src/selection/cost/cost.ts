@@ -16,7 +16,7 @@ export type CostOptions = {
   bytesPerWeight?: number;
 };
 
-/** Operations per token (a multiplication and an addition are two) by what they are for. */
+/** Operations per token, or per example where there are no tokens (a multiplication and an addition are two) by what they are for. */
 export type FlopsByPart = {
   readonly total: number;
   /** Products with frozen weights. */
@@ -77,6 +77,8 @@ export type TowerCost = {
 /** What training a selection costs. */
 export type Cost = Figures & {
   readonly trainableFraction: number;
+  /** What operations are counted for: a token of text (of the encoder, where there are two), or a whole image or sound. */
+  readonly per: "token" | "example";
   /** Of all parameters that are not trained, as stored. */
   readonly frozenWeightBytes: number;
   /** Where the backward pass ends: the first layer in the order of execution that depends on something trained. */

@@ -37,7 +37,7 @@ export function estimateCost(tree: ModuleTree, selection: Selection, options: Co
     ...(options.imageSize !== undefined && { imageSize: options.imageSize }),
   };
   const ours = figuresOf(trainedBySelection(tree, selection, layout), setting);
-  assumptions.describe(setting, ours.passes);
+  assumptions.describe(setting, ours.known);
   const frozenParameters = selection.totalParameters - selection.trainableParameters;
   const bytesPerWeight = options.bytesPerWeight ?? dtypeBytes[tree.config.dtype ?? "float32"] ?? 4;
   let full: AllLinear | undefined;
@@ -51,8 +51,10 @@ export function estimateCost(tree: ModuleTree, selection: Selection, options: Co
   return {
     ...ours.figures,
     trainableFraction: selection.trainableParameters / selection.totalParameters,
+    per: layout.towers.every(isSignal) ? "example" : "token",
     frozenWeightBytes: frozenParameters * bytesPerWeight,
-    ...savingsOf(ours.passes, tokensOf(setting)),
+    lowestLayer: ours.passes.find(({ lowest }) => lowest !== undefined)?.lowest ?? null,
+    saved: savingsOf(ours.known, tokensOf(setting)),
     towers: ours.passes.map((pass) => towerCost(pass, setting)),
     batch: { batchSize, sequenceLength, targetLength, labelFraction },
     assumptions: assumptions.list,
@@ -76,7 +78,14 @@ export type Setting = {
   readonly imageSize?: number;
 };
 
-function figuresOf(trained: TrainedUnits, setting: Setting): { figures: Figures; passes: readonly Pass[] } {
+type Outcome = {
+  readonly figures: Figures;
+  readonly passes: readonly Pass[];
+  readonly known: readonly Pass[];
+};
+
+/** Sums are over the towers of which the number of positions is known. */
+function figuresOf(trained: TrainedUnits, setting: Setting): Outcome {
   const { layout, selection, assumptions } = setting;
   const perToken = assumptions.expertsPerToken(setting);
   const flow = new Flow((unit) => trained.of(unit), perToken, selection.config.loraDropout > 0);
@@ -89,7 +98,8 @@ function figuresOf(trained: TrainedUnits, setting: Setting): { figures: Figures;
       tokens,
     );
   return {
-    passes: known.length === passes.length ? passes : known,
+    passes,
+    known,
     figures: {
       trainableParameters: trained.parameters,
       adapterParameters: trained.file.parameters,
@@ -173,20 +183,17 @@ function perTokenOf(all: readonly Flops[], tokens: number): FlopsByPart {
   return { total: sumFlops(parts), ...parts };
 }
 
-function savingsOf(passes: readonly Pass[], tokens: number) {
+function savingsOf(passes: readonly Pass[], tokens: number): Cost["saved"] {
   const sum = (pick: (account: Account) => number): number =>
     passes.reduce((total, { account }) => total + pick(account), 0);
   const stopped = sum((account) => account.stopped);
   const backward = sum((account) => sumFlops(account.backward));
   const forward = sum((account) => sumFlops(account.forward));
   return {
-    lowestLayer: passes.find(({ lowest }) => lowest !== undefined)?.lowest ?? null,
-    saved: {
-      activationGradientFlops: stopped / tokens,
-      backwardShare: stopped + backward === 0 ? 0 : stopped / (stopped + backward),
-      weightGradientFlops: sum((account) => account.weightGradients) / tokens,
-      frozenForwardShare: forward === 0 ? 0 : sum((account) => account.frozenForward) / forward,
-    },
+    activationGradientFlops: stopped / tokens,
+    backwardShare: stopped + backward === 0 ? 0 : stopped / (stopped + backward),
+    weightGradientFlops: sum((account) => account.weightGradients) / tokens,
+    frozenForwardShare: forward === 0 ? 0 : sum((account) => account.frozenForward) / forward,
   };
 }
 
