@@ -1,4 +1,4 @@
-import { isGraftError } from "../errors.ts";
+import { isGraftError, RegexError } from "../errors.ts";
 import type { ParsedPattern, PatternWarning } from "./ast.ts";
 import { runBacktracker } from "./backtrack.ts";
 import { type Backtracker, compileBacktracker } from "./backtrack-nodes.ts";
@@ -7,6 +7,7 @@ import { lower, type Part } from "./lower.ts";
 import { parse } from "./parser.ts";
 import { runProgram, type Spans } from "./pike.ts";
 import { compileProgram, isRegular, type Program } from "./program.ts";
+import { excerpt } from "./tokenizer.ts";
 
 /** A match of a pattern in a text. Indexes are UTF-16, as in JavaScript strings. */
 export type Match = {
@@ -44,6 +45,8 @@ export type Pattern = {
   progress(text: string): Progress | undefined;
 };
 
+/** Longer patterns are refused: memory and time would grow with them. A name has some 40 characters. */
+const MAX_LENGTH = 500_000;
 /** Patterns kept compiled. */
 const CACHE_SIZE = 256;
 const cache = new Map<string, Pattern>();
@@ -52,8 +55,15 @@ const cache = new Map<string, Pattern>();
  * Compiles a Python regular expression; recently used patterns come from a cache.
  * @throws RegexError "invalid-regex" where Python 3.11 rejects the pattern; `details.position` is Python's position in
  * code points, null where Python reports none. Differs from Python only in `\N{...}`, which knows common names only.
+ * @throws RegexError "regex-too-large" beyond 500,000 characters (UTF-16), which Python would accept.
  */
 export function compile(pattern: string): Pattern {
+  if (pattern.length > MAX_LENGTH)
+    throw new RegexError(
+      `regular expression ${excerpt(pattern, 0)}: at most ${MAX_LENGTH.toLocaleString("en")} characters are ` +
+        "accepted. Shorten it, or list module names instead of joining them with |.",
+      { code: "regex-too-large", details: { length: pattern.length, limit: MAX_LENGTH } },
+    );
   const compiled = cache.get(pattern) ?? new CompiledPattern(pattern);
   cache.delete(pattern);
   cache.set(pattern, compiled);

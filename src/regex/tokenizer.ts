@@ -3,10 +3,24 @@ import { RegexError } from "../errors.ts";
 /** Error of a pattern that Python's `re.compile` rejects. `position` counts code points; null where Python gives none. */
 export function invalidPattern(pattern: string, reason: string, position: number | null): RegexError {
   const place = position === null ? "" : ` at position ${position}`;
-  return new RegexError(`invalid regular expression ${JSON.stringify(pattern)}: ${reason}${place}.`, {
+  return new RegexError(`invalid regular expression ${excerpt(pattern, position ?? 0)}: ${reason}${place}.`, {
     code: "invalid-regex",
     details: { pattern, reason, position },
   });
+}
+
+/** Longer patterns are shown in part, so many characters on either side of the error. */
+const SHOWN = 60;
+
+/** The pattern in quotes, or what is around a position (in code points) of a long one. */
+export function excerpt(pattern: string, position: number): string {
+  if (pattern.length <= 4 * SHOWN) return JSON.stringify(pattern);
+  let at = 0;
+  for (let i = 0; i < position && at < pattern.length; i++) at += pattern.codePointAt(at)! > 0xffff ? 2 : 1;
+  const start = Math.max(0, at - SHOWN);
+  const end = Math.min(pattern.length, at + SHOWN);
+  const shown = JSON.stringify(pattern.slice(start, end));
+  return `${start > 0 ? "…" : ""}${shown}${end < pattern.length ? "…" : ""} (${pattern.length} characters)`;
 }
 
 /** Number of code points. */

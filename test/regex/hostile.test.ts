@@ -100,6 +100,73 @@ describe("other patterns end within a bound", () => {
   });
 });
 
+describe("patterns of any size and depth end with an answer or a named error", () => {
+  const names = ["model.layers.3.self_attn.q_proj", `model.layers.${"a".repeat(100_000)}.q_proj`, `${long}!`];
+
+  function codeOf(action: () => unknown): string | undefined {
+    try {
+      action();
+      return undefined;
+    } catch (error) {
+      expect(error).toBeInstanceOf(RegexError);
+      expect((error as Error).message.length).toBeLessThan(600);
+      return (error as RegexError).code;
+    }
+  }
+
+  test.each([
+    ["one name", "a".repeat(10_000_000)],
+    ["open brackets", "(".repeat(10_000_000)],
+    ["a comment", `(?#${"x".repeat(10_000_000)})a`],
+  ])("10 MB: %s", (_, pattern) => {
+    const elapsed = time(() => expect(codeOf(() => compile(pattern))).toBe("regex-too-large"));
+    expect(elapsed).toBeLessThan(500);
+  });
+
+  test.each([
+    ["groups", `${"(".repeat(100_000)}a${")".repeat(100_000)}`],
+    ["stars", `${"(?:".repeat(90_000)}a${")*".repeat(90_000)}`],
+    ["lookaheads", `${"(?=".repeat(100_000)}a${")".repeat(100_000)}`],
+    ["atomic groups", `${"(?>".repeat(100_000)}a${")".repeat(100_000)}`],
+    ["groups that are not closed", "(".repeat(400_000)],
+    ["closed too often", `a${")".repeat(400_000)}`],
+    ["stars of nothing", `a${"*".repeat(400_000)}`],
+    ["sets that are not closed", "[".repeat(400_000)],
+  ])("nested deeply: %s", (_, pattern) => {
+    const elapsed = time(() => expect(codeOf(() => compile(pattern))).toBe("invalid-regex"));
+    expect(elapsed).toBeLessThan(2_000);
+  });
+
+  test.each([
+    ["one name", "a".repeat(100_000)],
+    ["alternatives", Array.from({ length: 4_000 }, (_, i) => `model\\.layers\\.${i}\\.x`).join("|")],
+    ["optional parts", "a?".repeat(50_000)],
+    ["anything, often", ".*".repeat(50_000)],
+    ["lazily", `${".*?".repeat(5_000)}x`],
+    ["groups", "(a)".repeat(30_000)],
+    ["lookaheads", "(?=a)".repeat(20_000)],
+    ["stars in stars", `${"(".repeat(90)}a${")*".repeat(90)}`],
+    ["counts of counts", "((((a{1000}){1000}){1000}){1000}){1000}"],
+    ["counts of nothing", "(?:){4000000000}(?:(?=a)){4000000000}"],
+    ["counts of what may be nothing", "(?:a?){4000000000}+b"],
+  ])("large but regular: %s", (_, pattern) => {
+    const elapsed = time(() => {
+      for (const name of names)
+        for (const method of ["fullmatch", "match"] as const) {
+          const code = codeOf(() => compile(pattern)[method](name)?.groups);
+          expect([undefined, "regex-too-slow"]).toContain(code);
+        }
+    });
+    expect(elapsed).toBeLessThan(20_000);
+  });
+
+  test("an error in a long pattern shows the place, not the pattern", () => {
+    const pattern = `${"𝕏".repeat(10_000)}oops(${"b".repeat(10_000)}`;
+    expect(() => compile(pattern)).toThrow(/𝕏oops\(bbb/u);
+    expect(() => compile("(")).toThrow('invalid regular expression "(":');
+  });
+});
+
 test("a typical pattern takes little time on the names of a large model", () => {
   const names = Array.from(
     { length: 45_000 },
