@@ -18,9 +18,13 @@ const sinc = (x: number): number => (x === 0 ? 1 : Math.sin(x * Math.PI) / (x * 
 const filters: Readonly<Record<number, Filter>> = {
   [resampleFilters.box]: { support: 0.5, weight: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
   [resampleFilters.bilinear]: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
+  // Its constants are single-precision in Pillow.
   [resampleFilters.hamming]: {
     support: 1,
-    weight: (x) => (Math.abs(x) >= 1 ? 0 : sinc(Math.abs(x)) * (0.54 + 0.46 * Math.cos(x * Math.PI))),
+    weight: (x) =>
+      Math.abs(x) >= 1
+        ? 0
+        : sinc(Math.abs(x)) * (Math.fround(0.54) + Math.fround(0.46) * Math.cos(x * Math.PI)),
   },
   // Keys' cubic convolution with a = -1/2.
   [resampleFilters.bicubic]: {

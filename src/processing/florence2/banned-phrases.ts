@@ -1,0 +1,53 @@
+/**
+ * Phrases that ground nothing, left out of `<CAPTION_TO_PHRASE_GROUNDING>` for checkpoints without a configuration of
+ * their own. Source: transformers, convert_florence2_original_pytorch_to_hf.py.
+ */
+export const defaultBannedPhrases: ReadonlySet<string> = new Set([
+  ...[
+    "it",
+    "I",
+    "me",
+    "mine",
+    "you",
+    "your",
+    "yours",
+    "he",
+    "him",
+    "his",
+    "she",
+    "her",
+    "hers",
+    "they",
+    "them",
+  ],
+  ...["their", "theirs", "one", "oneself", "we", "us", "our", "ours", "its", "myself", "yourself", "himself"],
+  ...[
+    "herself",
+    "itself",
+    "ourselves",
+    "yourselves",
+    "themselves",
+    "this",
+    "that",
+    "these",
+    "those",
+    "who",
+    "whom",
+  ],
+  ...[
+    "whose",
+    "which",
+    "what",
+    "all",
+    "another",
+    "any",
+    "anybody",
+    "anyone",
+    "anything",
+    "each",
+    "everybody",
+  ],
+  ...["everyone", "everything", "few", "many", "nobody", "none", "several", "some", "somebody", "someone"],
+  ...["something", "each other", "one another", "the image", "image", "images", "the", "a", "an", "a group"],
+  ...["other objects", "lots", "a set"],
+]);
