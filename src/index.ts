@@ -62,6 +62,14 @@ export {
   type GenerationOptions,
   TextGenerator,
 } from "./generation/index.ts";
+// Inspection
+export {
+  type Inspection,
+  type InspectionOptions,
+  type InspectionWarning,
+  readModuleTree,
+  type StoredWeights,
+} from "./inspection/index.ts";
 export { AutoModelForCausalLM, CausalLM, causalModelTypes } from "./models/index.ts";
 // Engine
 export type { Device, Engine, EngineOptions, Session } from "./runtime/index.ts";

@@ -4,7 +4,7 @@ import { baseName, checkFileName } from "./file-name.ts";
 import { type HttpOptions, httpSource } from "./http-source.ts";
 
 /**
- * Files below an address. An address that ends in .safetensors or .index.json names that one file, beside which
+ * Files below an address. An address that ends in .safetensors or .json names that one file, beside which
  * config.json is looked for. A query string (as of signed addresses) is sent with every request and left out
  * of messages.
  * @throws CheckpointError if the address is not http or https.
@@ -13,7 +13,7 @@ export function urlStore(baseUrl: string, http: HttpOptions = {}): FileStore {
   const base = parseUrl(baseUrl);
   const name = `${base.origin}${base.pathname}`;
   const last = decodeURIComponent(baseName(base.pathname));
-  const single = /\.(?:safetensors|index\.json|bin|pth?|ckpt)$/i.test(last);
+  const single = /\.(?:safetensors|json|json\.gz|bin|pth?|ckpt)$/i.test(last);
   const directory = single
     ? base.pathname.slice(0, base.pathname.lastIndexOf("/") + 1)
     : base.pathname.replace(/\/*$/, "/");

@@ -1,4 +1,4 @@
-import type { ModuleInfo, NamedShape } from "../tree.ts";
+import { type ModuleInfo, type NamedShape, parseTreeConfig } from "../tree.ts";
 import { growModules } from "./grow.ts";
 import { renameTensors } from "./rename.ts";
 import { findVocabulary, tieFlag } from "./tying.ts";
@@ -35,12 +35,17 @@ export function inferTree(
   const { modules, tiedWeights, tiedWithEmbedding, inputEmbeddings, outputEmbeddings } = vocabulary;
   const modelType = typeof settings["model_type"] === "string" ? settings["model_type"] : "custom";
   const tie = tieFlag(settings);
+  const dtype = settings["dtype"] ?? settings["torch_dtype"] ?? commonDtype(renamed.tensors);
   return {
     tree: {
       name: name ?? modelType,
       modelType,
       className: className === "" ? "Module" : className,
-      config: { modelType, ...(tie === undefined ? {} : { tieWordEmbeddings: tie }) },
+      config: {
+        ...parseTreeConfig({ ...settings, ...(dtype === undefined ? {} : { dtype }) }),
+        modelType,
+        ...(tie === undefined ? {} : { tieWordEmbeddings: tie }),
+      },
       modules,
       inputEmbeddings,
       outputEmbeddings,
@@ -54,6 +59,13 @@ export function inferTree(
     },
     warnings,
   };
+}
+
+/** The dtype of most parameters. */
+function commonDtype(tensors: readonly TensorInfo[]): string | undefined {
+  const counts = new Map<string, number>();
+  for (const { dtype, shape } of tensors) counts.set(dtype, (counts.get(dtype) ?? 0) + sizeOf(shape));
+  return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0];
 }
 
 function countParameters(
