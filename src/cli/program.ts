@@ -16,6 +16,10 @@ type Entry = { readonly summary: string; readonly load: () => Promise<CommandMod
 
 /** All commands. Each is loaded only when it is asked for, so that none has to wait for the others' imports. */
 const commands: Readonly<Record<string, Entry>> = {
+  inspect: {
+    summary: "show what a model consists of, by the headers of its files",
+    load: async () => import("./commands/inspect.ts"),
+  },
   select: {
     summary: "show which modules a configuration adapts, and what that costs",
     load: async () => import("./commands/select.ts"),
@@ -23,6 +27,10 @@ const commands: Readonly<Record<string, Entry>> = {
   explain: {
     summary: "say why modules are, or are not, adapted by a configuration",
     load: async () => import("./commands/explain.ts"),
+  },
+  synthesize: {
+    summary: "find the shortest configuration that adapts exactly the named modules",
+    load: async () => import("./commands/synthesize.ts"),
   },
   init: {
     summary: "write a fresh adapter: its configuration and starting weights",
@@ -48,7 +56,8 @@ const commands: Readonly<Record<string, Entry>> = {
 
 const overview = `
 MODEL is a directory with config.json and safetensors (one file or shards), a .safetensors file
-beside its config.json, or hf://org/name for a model on the Hub.
+beside its config.json, or org/name for a model on the Hub. inspect and select read no weights, and
+take a skeleton (.json, .json.gz) or any model's headers too.
 
 Every command takes --json: one JSON document on stdout, everything else on stderr.
 Exit status: 0 success, 2 bad usage or input, 1 failure, 130 interrupted.

@@ -5,7 +5,7 @@ import type { Places, Shape } from "./places.ts";
 import { findAlternatives, joinAlternatives } from "./regex.ts";
 
 /** How a selection is written. */
-export type Form = "all-linear" | "list" | "list+layers" | "list+exclude" | "list+layers+exclude" | "regex";
+export type Form = "all-linear" | "list" | "list+layers" | "list+exclude" | "regex";
 
 /** The fields that select, and how much there is to read. */
 export type Candidate = {

@@ -54,7 +54,9 @@ function keysFor(places: Places, names: readonly string[], all: ReadonlySet<stri
   return (tails ?? nameTails(names, others) ?? names.map((name) => `^${regexEscape(name)}`)).map(notNumeric);
 }
 
-const cost = (keys: readonly string[]): number => keys.reduce((sum, key) => sum + key.length + 8, 0);
+/** Characters to read; those of a regex count double. */
+const cost = (keys: readonly string[]): number =>
+  keys.reduce((sum, key) => sum + key.length * (/^[\w.-]+$/.test(key) ? 1 : 2) + 8, 0);
 
 /** PEFT puts `(.*\.)?` before a key: it need not say so itself, and must begin with `^` where that is not meant. */
 function asKey(text: string, others: readonly string[]): string {
