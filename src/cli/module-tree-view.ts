@@ -61,7 +61,7 @@ function rowOf(node: ViewNode, lead: string, all: number): Row {
     lead,
     name: printable(node.label) + (count > 1 ? ` × ${grouped(count)}` : ""),
     cells: [
-      printable(what),
+      shorten(printable(what)),
       shapes,
       parameters === 0 ? "" : grouped(parameters),
       times > 1 ? `× ${grouped(times)}` : "",
@@ -75,8 +75,11 @@ function rowOf(node: ViewNode, lead: string, all: number): Row {
 
 const rightAligned = [false, false, true, false, true];
 
-/** Longer shapes and classes do not push the numbers off the screen. */
-const widest = [32, 48, 48, 12, 8];
+/** Longer class names are cut in the middle. */
+const longestClass = 32;
+
+/** Longer shapes do not push the numbers of other lines off the screen. */
+const widest = [longestClass, 40, 24, 12, 8];
 
 function layOut(rows: readonly Row[]): string {
   const first = Math.max(...rows.map(({ lead, name }) => width(lead) + width(name)));
@@ -97,5 +100,10 @@ function layOut(rows: readonly Row[]): string {
     })
     .join("\n");
 }
+
+const shorten = (name: string): string =>
+  name.length <= longestClass
+    ? name
+    : `${name.slice(0, longestClass / 2)}…${name.slice(1 - longestClass / 2)}`;
 
 const width = (text: string): number => [...text].length;
