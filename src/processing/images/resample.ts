@@ -104,6 +104,8 @@ export function resize(image: RgbImage, width: number, height: number, resample:
   return { width, height, data };
 }
 
+// Sums are kept as doubles, in which they are exact and which V8 adds faster than wrapping integers.
+
 function resizeRows(
   input: Uint8Array,
   inputWidth: number,
@@ -124,9 +126,9 @@ function resizeRows(
       const end = start + count[x]!;
       for (let k = start; k < end; k++) {
         const weight = weights[k]!;
-        red = (red + Math.imul(input[pixel]!, weight)) | 0;
-        green = (green + Math.imul(input[pixel + 1]!, weight)) | 0;
-        blue = (blue + Math.imul(input[pixel + 2]!, weight)) | 0;
+        red += input[pixel]! * weight;
+        green += input[pixel + 1]! * weight;
+        blue += input[pixel + 2]! * weight;
         pixel += 3;
       }
       output[at] = toByte(red);
@@ -147,16 +149,31 @@ function resizeColumns(
 ): Uint8Array {
   const length = width * 3;
   const output = new Uint8Array(length * height);
-  const sums = new Int32Array(length);
   for (let y = 0; y < height; y++) {
-    sums.fill(HALF);
-    for (let k = 0; k < count[y]!; k++) {
-      const weight = weights[y * stride + k]!;
-      const row = (first[y]! - firstRow + k) * length;
-      for (let i = 0; i < length; i++) sums[i] = (sums[i]! + Math.imul(input[row + i]!, weight)) | 0;
-    }
+    const start = y * stride;
+    const end = start + count[y]!;
+    const top = (first[y]! - firstRow) * length;
     const at = y * length;
-    for (let i = 0; i < length; i++) output[at + i] = toByte(sums[i]!);
+    let i = 0;
+    for (; i + 4 <= length; i += 4) {
+      let [a, b, c, d] = [HALF, HALF, HALF, HALF];
+      for (let k = start, from = top + i; k < end; k++, from += length) {
+        const weight = weights[k]!;
+        a += input[from]! * weight;
+        b += input[from + 1]! * weight;
+        c += input[from + 2]! * weight;
+        d += input[from + 3]! * weight;
+      }
+      output[at + i] = toByte(a);
+      output[at + i + 1] = toByte(b);
+      output[at + i + 2] = toByte(c);
+      output[at + i + 3] = toByte(d);
+    }
+    for (; i < length; i++) {
+      let sum = HALF;
+      for (let k = start, from = top + i; k < end; k++, from += length) sum += input[from]! * weights[k]!;
+      output[at + i] = toByte(sum);
+    }
   }
   return output;
 }
