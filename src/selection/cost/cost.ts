@@ -90,7 +90,7 @@ export type Cost = Figures & {
     readonly backwardShare: number;
     /** Per token: gradients of frozen weights, which full fine-tuning would compute too. */
     readonly weightGradientFlops: number;
-    /** Share of the forward pass below the lowest adapted layer: spared in later epochs where its outputs are kept. */
+    /** Share of the base model's forward pass below the lowest adapted layer: spared in later epochs where its outputs are kept. */
     readonly frozenForwardShare: number;
   };
   readonly towers: readonly TowerCost[];

@@ -188,7 +188,8 @@ function savingsOf(passes: readonly Pass[], tokens: number): Cost["saved"] {
     passes.reduce((total, { account }) => total + pick(account), 0);
   const stopped = sum((account) => account.stopped);
   const backward = sum((account) => sumFlops(account.backward));
-  const forward = sum((account) => sumFlops(account.forward));
+  // LoRA's products aside, so that ranks do not shift the share
+  const forward = sum((account) => sumFlops(account.forward) - account.forward.trained);
   return {
     activationGradientFlops: stopped / tokens,
     backwardShare: stopped + backward === 0 ? 0 : stopped / (stopped + backward),

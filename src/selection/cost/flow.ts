@@ -16,7 +16,7 @@ export type Flops = {
 export type Account = {
   readonly forward: Flops;
   readonly backward: Flops;
-  /** Activation gradients that would be computed too if they went on to the bottom. */
+  /** Activation gradients of the base model that would be computed too if they went on to the bottom. */
   stopped: number;
   /** Gradients of frozen weights, which nobody computes. */
   weightGradients: number;
@@ -109,7 +109,7 @@ export class Flow {
     forward[own] += product;
     forward.trained += low * (unit.factorA + unit.factorB);
     if (x.isNeeded) backward[own] += product;
-    else this.account.stopped += product + low * unit.factorA;
+    else this.account.stopped += product;
     if (weight) {
       backward.trained += product;
       this.keep(x);
