@@ -13,7 +13,8 @@ import type { ModuleBuffer, Parameter } from "../nn/index.ts";
 import type { DType } from "../tensor/index.ts";
 import type { CausalLM } from "./causal-lm.ts";
 import type { LanguageModel } from "./language-model.ts";
-import { buildCausalLM } from "./registry.ts";
+import { buildCausalLM, buildSeq2SeqLM } from "./registry.ts";
+import type { Seq2SeqLM } from "./seq2seq-lm.ts";
 
 const weightDtypes: ReadonlySet<DType> = new Set(["float32", "float16", "bfloat16"]);
 
@@ -56,6 +57,17 @@ export const AutoModelForCausalLM = {
    */
   fromPretrained(location: string | FileStore): Promise<CausalLM> {
     return loadModel(location, buildCausalLM);
+  },
+};
+
+export const AutoModelForSeq2SeqLM = {
+  /**
+   * Loads an encoder–decoder that writes text, as `AutoModelForCausalLM` loads a causal model.
+   * @throws CheckpointError if files are missing, malformed or do not fit the configuration.
+   * @throws UnsupportedModelError for a model type or setting that is not implemented.
+   */
+  fromPretrained(location: string | FileStore): Promise<Seq2SeqLM> {
+    return loadModel(location, buildSeq2SeqLM);
   },
 };
 

@@ -1,10 +1,12 @@
 import { nearest, UnsupportedModelError } from "../errors.ts";
+import { bart } from "./bart.ts";
 import type { CausalLM } from "./causal-lm.ts";
 import type { LanguageModel } from "./language-model.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
+import type { Seq2SeqLM } from "./seq2seq-lm.ts";
 
 /** Builds a model's module tree, without weights, from its config.json; `file` is for messages. */
 export type ModelBuilder<M extends LanguageModel = CausalLM> = (
@@ -19,9 +21,18 @@ const causalModels: Registry<CausalLM> = { llama, mistral, qwen2, qwen3 };
 /** Model types that can be loaded as causal language models. */
 export const causalModelTypes: readonly string[] = Object.keys(causalModels);
 
+const seq2seqModels: Registry<Seq2SeqLM> = { bart };
+
+/** Model types that can be loaded as encoder–decoders. */
+export const seq2seqModelTypes: readonly string[] = Object.keys(seq2seqModels);
+
 /** @throws UnsupportedModelError for a type, or a setting of its config.json, that is not implemented. */
 export const buildCausalLM = (config: unknown, file: string): { model: CausalLM; warnings: string[] } =>
   build(causalModels, config, file);
+
+/** @throws UnsupportedModelError for a type, or a setting of its config.json, that is not implemented. */
+export const buildSeq2SeqLM = (config: unknown, file: string): { model: Seq2SeqLM; warnings: string[] } =>
+  build(seq2seqModels, config, file);
 
 function build<M extends LanguageModel>(
   models: Registry<M>,

@@ -1,0 +1,106 @@
+import { type Dim, dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
+import { withDropoutNoise } from "../nn/index.ts";
+import { type Tensor, tensor } from "../tensor/index.ts";
+import { seededGenerator } from "../tensor/random.ts";
+import { type Seq2SeqLM, seq2seqInputs } from "./seq2seq-lm.ts";
+
+/** Label of a place that nothing is learned from. */
+const IGNORED = -100n;
+
+/** A batch of texts and what is to be written about them. Unlike a causal model's, labels are not shifted by the loss. */
+export type Seq2SeqBatch = {
+  readonly inputIds: Tensor<"int64">; // [batch, source]
+  readonly attentionMask: Tensor<"int64">; // [batch, source], 1 for real tokens
+  readonly labels: Tensor<"int64">; // [batch, target], -100 where nothing is learned
+  /** What the decoder reads; by default the labels, shifted right. */
+  readonly decoderInputIds?: Tensor<"int64">; // [batch, target]
+  /** By default all ones, as in transformers: with padding on the right causality hides it. */
+  readonly decoderAttentionMask?: Tensor<"int64">; // [batch, target]
+};
+
+/**
+ * What a decoder reads to write `labels`: each row's start token, then its labels but the last, -100 as padding.
+ * Source: transformers modeling_bart.py, shift_tokens_right.
+ */
+export function shiftTokensRight(
+  { shape, data }: Tensor<"int64">,
+  { padTokenId, decoderStartTokenId }: { padTokenId: number; decoderStartTokenId: number },
+): Tensor<"int64"> {
+  const width = shape[1]!;
+  const shifted = data.map((_, i) => {
+    if (i % width === 0) return BigInt(decoderStartTokenId);
+    const before = data[i - 1]!;
+    return before === IGNORED ? BigInt(padTokenId) : before;
+  });
+  return tensor("int64", shape, shifted);
+}
+
+/**
+ * Loss of a batch: loss_scale · Σ over labelled places of -ln p(label). With a scale of 1 / labels it is transformers' loss.
+ * Only labelled places reach the vocabulary product.
+ * Inputs besides those of `seq2seqInputs`: `label_positions` [labels] (rows of the flattened batch), `label_targets` [labels],
+ * `loss_scale` [], and with dropout random int32 `dropout_noise` [batch, source] and `decoder_dropout_noise` [batch, target].
+ */
+export function seq2seqLoss(model: Seq2SeqLM, { dropout = false }: { dropout?: boolean } = {}): Value {
+  const inputs = seq2seqInputs();
+  const [batch, source] = inputs.inputIds.shape as [Dim, Dim];
+  const target = inputs.decoderInputIds.shape[1]!;
+  const labels = symbol("labels");
+  const positions = input("label_positions", "int64", [labels]);
+  const targets = input("label_targets", "int64", [labels]);
+  const rowsOf = (name: string, length: Dim): Value =>
+    op.reshape(input(name, "int32", [batch, length]), [dimMultiply(batch, length)]);
+  const encoderNoise = rowsOf("dropout_noise", source);
+  const decoderNoise = rowsOf("decoder_dropout_noise", target);
+  const noise = [encoderNoise, decoderNoise, op.gather(decoderNoise, positions)];
+  return withDropoutNoise(dropout ? noise : [], () => {
+    const { hidden } = model.decode({ ...inputs, encoderHidden: model.encode(inputs) });
+    const rows = op.reshape(hidden, [dimMultiply(batch, target), hidden.shape[2]!]);
+    const logits = model.logits(op.gather(rows, positions));
+    return op.mul(crossEntropy(logits, targets), input("loss_scale", "float32", []));
+  });
+}
+
+/** Sum over rows of ln Σ exp(x) - x_target. Shapes: logits [labels, vocabulary], targets [labels], result []. */
+function crossEntropy(logits: Value, targets: Value): Value {
+  const picked = op.gatherElements(logits, op.unsqueeze(targets, 1), 1);
+  return op.reduceSum(op.sub(op.reduceLogSumExp(logits), picked), { axes: [0, 1], keepdims: false });
+}
+
+/** What the graph inputs of `seq2seqLoss` are fed; `lossScale` is by default 1 / labels. */
+export function seq2seqFeeds(
+  model: Seq2SeqLM,
+  { inputIds, attentionMask, labels, decoderInputIds, decoderAttentionMask }: Seq2SeqBatch,
+  { lossScale }: { lossScale?: number } = {},
+): Record<string, Tensor> {
+  const { padTokenId, decoderStartTokenId } = model;
+  const places: bigint[] = [];
+  for (const [i, label] of labels.data.entries()) if (label !== IGNORED) places.push(BigInt(i));
+  const targets = labels.data.filter((label) => label !== IGNORED);
+  return {
+    input_ids: inputIds,
+    attention_mask: toMask(attentionMask),
+    decoder_input_ids: decoderInputIds ?? shiftTokensRight(labels, { padTokenId, decoderStartTokenId }),
+    decoder_attention_mask: decoderAttentionMask
+      ? toMask(decoderAttentionMask)
+      : tensor("float32", labels.shape, new Float32Array(labels.data.length).fill(1)),
+    label_positions: tensor("int64", [places.length], BigInt64Array.from(places)),
+    label_targets: tensor("int64", [places.length], targets),
+    loss_scale: tensor("float32", [], Float32Array.of(lossScale ?? 1 / places.length)),
+  };
+}
+
+const toMask = ({ shape, data }: Tensor<"int64">): Tensor<"float32"> =>
+  tensor("float32", shape, Float32Array.from(data, Number));
+
+/** Random bits for a batch's dropout masks: a function of the seed alone, so that a resumed run repeats them. */
+export function seq2seqNoise({ inputIds, labels }: Seq2SeqBatch, seed: number): Record<string, Tensor> {
+  const generator = seededGenerator(seed);
+  const bits = (shape: readonly number[]): Tensor<"int32"> =>
+    tensor(
+      "int32",
+      shape,
+      Int32Array.from({ length: shape[0]! * shape[1]! }, () => generator.next()),
+    );
+  return { dropout_noise: bits(inputIds.shape), decoder_dropout_noise: bits(labels.shape) };
+}
