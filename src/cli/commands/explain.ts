@@ -120,7 +120,8 @@ function printFolded(
   structure: ReturnType<typeof structureOf>,
 ): void {
   const targets = all.filter(({ selected }) => selected);
-  output.print(`targets: ${targets.length}`);
+  const isRefused = all.some(({ failure }) => failure !== undefined);
+  output.print(`${isRefused ? "matched, if PEFT took the configuration" : "targets"}: ${targets.length}`);
   printGroups(output, targets, structure);
   const near = all.filter(isNearMiss);
   if (near.length === 0) return;

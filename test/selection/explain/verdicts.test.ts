@@ -4,8 +4,16 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { GraftError } from "../../../src/errors.ts";
-import { Explainer } from "../../../src/selection/explain/index.ts";
-import { type ModuleTree, type SelectionConfig, selectTargets } from "../../../src/selection/index.ts";
+import {
+  diffSelections,
+  Explainer,
+  lintSelection,
+  type ModuleTree,
+  matrixOf,
+  type Selection,
+  type SelectionConfig,
+  selectTargets,
+} from "../../../src/selection/index.ts";
 import { leafOf } from "../../../src/selection/python.ts";
 import { type SelectionVectorFile, toConfig } from "../../conformance/selection-vectors.ts";
 import { findSkeleton, readVectors, vectorFiles } from "../../conformance/vector-files.ts";
@@ -16,7 +24,7 @@ const skeletons = readdirSync(join(vectors, "skeletons"))
   .map((name) => findSkeleton(name.replace(".json.gz", ""), join(vectors, "selection/x.json.gz")));
 
 function checkVerdicts(tree: ModuleTree, config: SelectionConfig): "selected" | "failed" {
-  let selection: ReturnType<typeof selectTargets> | undefined;
+  let selection: Selection | undefined;
   let failure: GraftError | undefined;
   try {
     selection = selectTargets(tree, config);
@@ -29,6 +37,7 @@ function checkVerdicts(tree: ModuleTree, config: SelectionConfig): "selected" | 
   expect(all.every(({ reason }) => reason.length > 0)).toBe(true);
   if (selection === undefined) {
     expect(explainer.failure?.code).toBe(failure!.code);
+    expect(() => lintSelection(tree, config)).not.toThrow();
     expect(all.every((explanation) => explanation.failure?.code === failure!.code)).toBe(true);
     return "failed";
   }
@@ -42,10 +51,27 @@ function checkVerdicts(tree: ModuleTree, config: SelectionConfig): "selected" | 
       scaling,
     }),
   );
+  checkCounts(tree, config, selection);
   expect(taken.map(({ name, r, alpha, scaling }) => ({ name, r, alpha, scaling })).sort(order)).toEqual(
     expected.sort(order),
   );
   return "selected";
+}
+
+/** What holds of every selection: the matrix counts each target once, and nothing differs from itself. */
+function checkCounts(tree: ModuleTree, config: SelectionConfig, selection: Selection): void {
+  const { rows } = matrixOf(tree, selection);
+  const count = (option: string) =>
+    rows.filter((row) => row.option === option).reduce((sum, { total }) => sum + total, 0);
+  expect([count("targetModules"), count("targetParameters")]).toEqual([
+    selection.targets.length,
+    selection.targetParameters.length,
+  ]);
+  for (const { counts, outside, total } of rows)
+    expect(counts.flat().reduce((sum, cell) => sum + cell, outside)).toBe(total);
+  expect(diffSelections(tree, selection, config)).toMatchObject({ isEmpty: true, lines: [] });
+  for (const { code, message } of lintSelection(tree, config, selection))
+    expect([code, message]).toEqual([expect.stringMatching(/^[a-z-]+$/), expect.stringMatching(/^.+\.$/)]);
 }
 
 describe("a verdict is what selectTargets selects", () => {

@@ -1,3 +1,4 @@
+import { GraftError } from "../../../errors.ts";
 import { targetProblems } from "../../peft/inject.ts";
 import type { SelectionConfig } from "../../peft/options.ts";
 import type { Selection } from "../../peft/selection.ts";
@@ -29,16 +30,24 @@ export function lintSelection(
   if (isCompiled(config)) return lintCompiled(tree, config);
   const context = contextOf(tree, config, selection);
   if (context === undefined) return [];
-  lintEntries(context);
-  lintRegex(context);
-  lintExclusions(context);
-  lintSaved(context, config.modulesToSave);
-  lintParameters(context, config.targetParameters);
-  lintPatternTables(context);
-  lintTowers(context, separatesTowers(context) ? [] : attributionOf(context));
-  lintHeads(context);
-  if (!choosesLayers(context)) lintHybrids(context);
-  if (context.selection === undefined) lintKinds(context, tree);
+  for (const check of [
+    lintEntries,
+    lintRegex,
+    lintExclusions,
+    () => lintSaved(context, config.modulesToSave),
+    () => lintParameters(context, config.targetParameters),
+    lintPatternTables,
+    () => lintTowers(context, separatesTowers(context) ? [] : attributionOf(context)),
+    lintHeads,
+    () => choosesLayers(context) || lintHybrids(context),
+    () => context.selection ?? lintKinds(context, tree),
+  ])
+    try {
+      check(context);
+    } catch (error) {
+      // a rule that cannot be applied, such as a broken pattern, is what the selection fails with
+      if (!(error instanceof GraftError)) throw error;
+    }
   return context.warnings;
 }
 

@@ -65,7 +65,7 @@ function describeDead(context: LintContext, source: string, group: Alternatives,
   const { start, end } = group.branches[branch]!;
   const alternative = source.slice(start, end);
   const matches = group.parent === null ? countWithPrefix(context, alternative) : 0;
-  const nearest = /^[\w.-]+$/.test(alternative) ? context.nearestTails(alternative) : [];
+  const nearest = /^(?=.*[a-z_])[\w.-]+$/i.test(alternative) ? context.nearestTails(alternative) : [];
   const note =
     matches > 0
       ? `; with ".*" in front it matches ${countOf(matches)}`
