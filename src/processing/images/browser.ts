@@ -1,12 +1,22 @@
 import { checkSize, type Decode } from "./decode.ts";
 import { colourUndrawnPixels, readGifFrame } from "./gif-frame.ts";
+import { imageError } from "./problem.ts";
 import { samplesToRgb } from "./to-rgb.ts";
 
 /**
- * Decode with the browser's own decoders. Results are Node's where the browser decodes to the same samples; browsers
- * reduce 16-bit and CMYK pictures to 8-bit RGB themselves, and show what they can of a file that is cut off.
+ * Decode with the browser's own decoders, which turn CMYK into 8-bit RGB themselves (a level off Pillow's at most) and
+ * decide which orientations count. What they read otherwise than Pillow is refused.
+ * @throws DataError "unsupported-image" for TIFF and for 16-bit gray PNG
  */
 export const decode: Decode = async (bytes, header, { maxPixels, picture }) => {
+  // Byte 24 of a PNG is the bit depth, byte 25 the colour type, 0 for gray.
+  const deepGray = header.format === "png" && bytes[24] === 16 && bytes[25] === 0;
+  if (header.format === "tiff" || deepGray)
+    throw imageError(
+      "unsupported-image",
+      picture,
+      `browsers do not read ${deepGray ? "16-bit gray PNG" : "TIFF"} files as Graft does elsewhere. Convert it to an 8-bit PNG.`,
+    );
   const bitmap = await createImageBitmap(new Blob([bytes as Uint8Array<ArrayBuffer>]), {
     premultiplyAlpha: "none",
     colorSpaceConversion: "none",

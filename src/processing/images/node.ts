@@ -21,7 +21,7 @@ export async function readPictureFile(path: string, picture: ImagePlace): Promis
     const reason = error.message.startsWith(`${path}: `)
       ? error.message.slice(path.length + 2)
       : error.message;
-    throw imageError("unreadable", picture, reason, error.details, error);
+    throw imageError("unreadable", picture, reason, { errno: error.details["errno"] }, error);
   }
   try {
     if (file.size > MAX_FILE_BYTES)
