@@ -39,9 +39,11 @@ export class Assumptions {
   }
 
   /** What holds for the whole estimate. */
-  describe({ layout, selection }: Setting, known: readonly Pass[]): void {
+  describe({ tree, layout, selection, bytesPerWeight }: Setting, known: readonly Pass[]): void {
     this.add("Products only: elementwise work is not counted.");
     this.add("Attention is full: a causal mask or a sliding window saves nothing.");
+    if (tree.config.dtype === undefined && bytesPerWeight === undefined)
+      this.add("Frozen weights are stored in 4 bytes each: config.json does not say.");
     for (const { path } of layout.towers)
       if (!known.some(({ tower }) => tower.path === path))
         this.add(

@@ -35,6 +35,7 @@ export function estimateCost(tree: ModuleTree, selection: Selection, options: Co
     ...{ tree, selection, layout, assumptions, batchSize, sequenceLength, targetLength, labelFraction },
     ...(options.imageTokens !== undefined && { imageTokens: options.imageTokens }),
     ...(options.imageSize !== undefined && { imageSize: options.imageSize }),
+    ...(options.bytesPerWeight !== undefined && { bytesPerWeight: options.bytesPerWeight }),
   };
   const ours = figuresOf(trainedBySelection(tree, selection, layout), setting);
   assumptions.describe(setting, ours.known);
@@ -76,6 +77,7 @@ export type Setting = {
   readonly labelFraction: number;
   readonly imageTokens?: number;
   readonly imageSize?: number;
+  readonly bytesPerWeight?: number;
 };
 
 type Outcome = {
