@@ -99,3 +99,10 @@ export {
   parseTreeConfig,
   type TreeConfig,
 } from "./tree.ts";
+export {
+  type ChangedRank,
+  type RuleChange,
+  ruleChanges,
+  type VersionDifferences,
+  versionDifferences,
+} from "./versions/index.ts";
