@@ -1,5 +1,5 @@
 import { type Names, Tuple } from "../peft/options.ts";
-import { leafOf } from "../python.ts";
+import { leafOf, regexEscape } from "../python.ts";
 import { type ListForm, layerLists, nameTails, plainList } from "./lists.ts";
 import type { Places, Shape } from "./places.ts";
 import { findAlternatives, joinAlternatives } from "./regex.ts";
@@ -63,21 +63,24 @@ export function candidatesFor(problem: Problem): Candidate[] {
   return found.sort((a, b) => a.cost - b.cost);
 }
 
-/** Every module by a tail of its own, or its full name. */
-export function lastResorts({ wanted, others, excluded }: Problem): Candidate[] {
+/** Every module by a tail of its own, or by its full name. */
+export function lastResorts({ wanted, others, excluded, allowsRegex }: Problem): Candidate[] {
+  const found: Candidate[] = [];
+  const add = (form: Form, fields: Pick<Candidate, "targetModules" | "excludeModules">): void => {
+    found.push({ form, cost: Infinity, ...fields });
+  };
   const tails = nameTails(wanted, others);
-  if (tails !== undefined) return [{ form: "list", cost: Infinity, targetModules: tails }];
-  const targets = [...wanted];
-  const ends = new Set(targets);
+  if (tails !== undefined) add("list", { targetModules: tails });
+  // a full name may be the tail of another one
   const longer = others.filter((name) => {
     for (let dot = name.indexOf("."); dot !== -1; dot = name.indexOf(".", dot + 1))
-      if (ends.has(name.slice(dot + 1))) return true;
+      if (wanted.has(name.slice(dot + 1))) return true;
     return false;
   });
-  const excludeModules = withEntries(excluded, longer);
-  return excludeModules === undefined
-    ? []
-    : [{ form: "list+exclude", cost: Infinity, targetModules: targets, excludeModules }];
+  const excludeModules = longer.length === 0 ? undefined : withEntries(excluded, longer);
+  if (excludeModules !== undefined) add("list+exclude", { targetModules: [...wanted], excludeModules });
+  if (allowsRegex) add("regex", { targetModules: [...wanted].map(regexEscape).join("|") });
+  return found;
 }
 
 function allLinear({ linear, wanted, excluded }: Problem): Candidate | undefined {

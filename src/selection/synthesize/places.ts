@@ -24,10 +24,12 @@ export class Places {
 
   constructor(tree: ModuleTree) {
     this.structure = new Structure(tree);
-    for (const { name } of tree.modules) {
-      const { template, positions } = this.structure.placeOf(name);
-      this.#places.set(name, { key: template, numbers: positions.map(({ index }) => index) });
-    }
+    for (const { name } of tree.modules) this.#places.set(name, this.#find(name));
+  }
+
+  #find(name: string): Place {
+    const { template, positions } = this.structure.placeOf(name);
+    return { key: template, numbers: positions.map(({ index }) => index) };
   }
 
   /** The shape of a module, as text. */
@@ -35,7 +37,7 @@ export class Places {
     return this.#places.get(name)!.key;
   }
 
-  /** Shapes of `names` in order; those in `wanted` are marked. */
+  /** Shapes of `names`, of modules or parameters, in order; those in `wanted` are marked. */
   shapesOf(names: Iterable<string>, wanted: { has(name: string): boolean }): Shape[] {
     const shapes = new Map<
       string,
@@ -48,7 +50,7 @@ export class Places {
       }
     >();
     for (const name of names) {
-      const { key, numbers } = this.#places.get(name)!;
+      const { key, numbers } = this.#places.get(name) ?? this.#find(name);
       let shape = shapes.get(key);
       if (shape === undefined) {
         shape = { parts: key.split("."), names: [], numbers: [], isWanted: [], wantedCount: 0 };

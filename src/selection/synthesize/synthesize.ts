@@ -115,18 +115,24 @@ function replicated(tree: ModuleTree, { layerReplication }: SelectionConfig): Mo
 function pose(tree: ModuleTree, places: Places, wanted: ReadonlySet<string>, base: SelectionConfig): Problem {
   const config = resolveConfig({ ...base, targetModules: [] }, new Warnings());
   const isExcluded = exclusionOf(config);
-  const problems: string[] = [];
-  for (const name of wanted) {
-    const reason = isExcluded(name);
-    if (reason !== undefined) problems.push(`${JSON.stringify(name)}: ${reason}`);
-  }
   const renamed = renamedLeaves(tree);
-  for (const name of wanted)
-    if (renamed?.has(leafOf(name)))
-      problems.push(
-        `${JSON.stringify(name)}: for model type "${tree.modelType}" PEFT takes "${leafOf(name)}" for stacked parameters, wherever it stands`,
-      );
-  if (problems.length > 0) throw notExpressible(problems);
+  const obstacles = new Map<string, string[]>();
+  for (const name of wanted) {
+    const reason =
+      isExcluded(name) ??
+      (renamed?.has(leafOf(name))
+        ? `PEFT takes "${leafOf(name)}" for stacked parameters in every model of type "${tree.modelType}"`
+        : undefined);
+    if (reason === undefined) continue;
+    const names = obstacles.get(reason);
+    if (names === undefined) obstacles.set(reason, [name]);
+    else names.push(name);
+  }
+  if (obstacles.size > 0)
+    throw notExpressible(
+      [...obstacles].map(([reason, names]) => `${some(names)}: ${reason}`),
+      { modules: [...obstacles.values()].flat() },
+    );
   const names = tree.modules
     .map(({ name }) => name)
     .filter((name) => name !== "" && isExcluded(name) === undefined);
@@ -175,6 +181,8 @@ class Attempt {
   readonly #base: SelectionConfig;
   readonly #tables: readonly SelectionConfig[];
   #refusal: SelectionError | RegexError | undefined;
+  /** What the best candidate that PEFT accepts does wrong. */
+  #mismatch: { readonly extra: readonly string[]; readonly missing: readonly string[] } | undefined;
 
   constructor(
     tree: ModuleTree,
@@ -206,7 +214,11 @@ class Attempt {
     for (const table of this.#tables) {
       const config: SelectionConfig = { ...this.#base, ...fields, ...table };
       const selection = this.#select(config);
-      if (selection === undefined || !this.#hasNames(selection)) return undefined;
+      if (selection === undefined) return undefined;
+      if (!this.#hasNames(selection)) {
+        this.#mismatch ??= this.#compare(selection);
+        return undefined;
+      }
       if (this.#hasValues(selection)) return new Synthesis(this.#tree, config, form, selection);
     }
     return undefined;
@@ -223,15 +235,21 @@ class Attempt {
   }
 
   failure(): SelectionError {
-    const why = this.#refusal;
-    return notExpressible(
-      [
-        why === undefined
-          ? "PEFT would always select other modules too, or fewer, with the rest of this configuration"
-          : `PEFT refuses this set. ${why.message}`,
-      ],
-      why,
-    );
+    const refusal = this.#refusal;
+    const mismatch = this.#mismatch;
+    if (mismatch === undefined && refusal !== undefined)
+      return notExpressible(
+        [`PEFT refuses them with the rest of this configuration: ${refusal.message}`],
+        {},
+        refusal,
+      );
+    const { extra = [], missing = [] } = mismatch ?? {};
+    const differences = [
+      ...(extra.length > 0 ? [`would also adapt ${some(extra)}`] : []),
+      ...(missing.length > 0 ? [`would not adapt ${some(missing)}`] : []),
+    ];
+    const what = differences.length > 0 ? differences.join(" and ") : "would give them other ranks or alphas";
+    return notExpressible([`With the rest of this configuration, PEFT ${what}`], { extra, missing });
   }
 
   #select(config: SelectionConfig): Selection | undefined {
@@ -258,6 +276,15 @@ class Attempt {
       targetParameters.length === this.#parameters.size &&
       targetParameters.every(({ name }) => this.#parameters.has(name))
     );
+  }
+
+  #compare({ targets, targetParameters }: Selection) {
+    const wanted = new Set([...this.#names, ...this.#parameters]);
+    const names = new Set([...targets, ...targetParameters].map(({ name }) => name));
+    return {
+      extra: [...names].filter((name) => !wanted.has(name)),
+      missing: [...wanted].filter((name) => !names.has(name)),
+    };
   }
 
   #hasValues({ targets, targetParameters }: Selection): boolean {
@@ -292,12 +319,19 @@ function tablesFor(places: Places, values: ReadonlyMap<string, RankAndAlpha>): S
   return counts.size === 1 ? [short] : [short, table(fullNameKeys)];
 }
 
-function notExpressible(problems: readonly string[], cause?: SelectionError | RegexError): SelectionError {
+const some = ([first, ...more]: readonly string[]): string =>
+  `${JSON.stringify(first)}${more.length > 0 ? ` and ${more.length} more` : ""}`;
+
+function notExpressible(
+  problems: readonly string[],
+  details: Record<string, unknown> = {},
+  cause?: SelectionError | RegexError,
+): SelectionError {
   return new SelectionError(
     `No PEFT configuration selects exactly these modules. ${listProblems(problems)}.`.replace(/\.\.$/, "."),
     {
       code: "not-expressible",
-      details: { problems, ...(cause === undefined ? {} : { refusal: cause.code }) },
+      details: { problems, ...details, ...(cause === undefined ? {} : { refusal: cause.code }) },
       ...(cause === undefined ? {} : { cause }),
     },
   );

@@ -51,7 +51,9 @@ export function checkWanted(tree: ModuleTree, places: Places, wanted: Iterable<s
   const remedy =
     unknown.length > 0
       ? "Names are dotted paths as named_modules() lists them."
-      : "Name the layers inside them: Linear, Embedding, Conv or MultiheadAttention modules.";
+      : unsupported.every(({ kind }) => adaptable.has(kind))
+        ? "Leave them out."
+        : "Name the layers inside them: Linear, Embedding, Conv or MultiheadAttention modules.";
   throw new SelectionError(
     `${problems.length} of the wanted modules cannot be adapted in ${tree.name}: ${listProblems(problems)}. ${remedy}`,
     { code: unknown.length > 0 ? "unknown-module" : "unsupported-module", details: { unknown, unsupported } },

@@ -11,9 +11,6 @@ const skeletons = readdirSync(join(import.meta.dirname, "../../vectors/skeletons
   .filter((file) => file.endsWith(".json.gz"))
   .map((file) => file.replace(".json.gz", ""));
 
-/** PEFT renames these modules of a mixture of experts, or refuses them beside each other. */
-const isExpressible = (name: string): boolean => !name.endsWith("head.attention.out_proj");
-
 /** A multiple of the groups of every convolution here: PEFT takes no other ranks for them. */
 const manyGroups = 1024;
 
@@ -21,7 +18,7 @@ const usual = { r: 8, alpha: 16 };
 
 describe.each(skeletons)("%s", (name) => {
   const tree = skeleton(name);
-  const names = adaptableNames(tree).filter(isExpressible);
+  const names = adaptableNames(tree);
   const grouped = new Set(
     tree.modules.filter(({ extra }) => (extra?.groups ?? 1) > 1).map((module) => module.name),
   );
