@@ -101,7 +101,7 @@ def outcome(action):
     try:
         return {"result": action()}
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"[:300]}
+        return {"error": f"{type(error).__name__}: {error}".split("({")[0][:300]}  # sets print in any order
 
 
 def picture(width, height, kind):
