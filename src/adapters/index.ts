@@ -15,3 +15,4 @@ export { moduleTreeOf } from "./module-tree.ts";
 export { getPeftModel, PeftModel } from "./peft-model.ts";
 export { type PythonSnippetOptions, toPython } from "./python-snippet.ts";
 export { SavedModule } from "./saved-module.ts";
+export { parseSelectionFile, readSelectionFile, type SelectionFile } from "./selection-file.ts";

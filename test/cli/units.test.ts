@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { loraFlags } from "../../src/cli/adapter-flags.ts";
+import { loraFlags, readAdapter } from "../../src/cli/adapter-flags.ts";
 import { bytes, clock, describeTargets, ranges, shellWord } from "../../src/cli/describe.ts";
 import { exitCodeOf, reportOf } from "../../src/cli/errors.ts";
-import { FlagProblem, flagName, parseNumber } from "../../src/cli/flags.ts";
+import { FlagProblem, type FlagValues, flagName, parseNumber } from "../../src/cli/flags.ts";
 import { toJson } from "../../src/cli/json.ts";
 import { spelling } from "../../src/cli/schema-flags.ts";
 import {
@@ -15,24 +15,93 @@ import {
   UsageError,
 } from "../../src/errors.ts";
 
-describe("target names: a list, a regular expression, or PEFT's word", () => {
+/** No flag of an adapter given. */
+const noFlags = Object.fromEntries(Object.keys(loraFlags).map((name) => [name, undefined])) as FlagValues<
+  typeof loraFlags
+>;
+
+describe("entries of modules", () => {
   const read = loraFlags.targetModules.read;
   test.each([
     [["q_proj,v_proj"], ["q_proj", "v_proj"]],
     [
-      ["q_proj", "v_proj"],
+      ["q_proj", " v_proj"],
       ["q_proj", "v_proj"],
     ],
-    [["self_attn.q_proj"], ["self_attn.q_proj"]],
+    [["q_proj,!lm_head,**.mlp.*"], ["q_proj", "!lm_head", "**.mlp.*"]],
+    // commas in brackets, and what only looks like brackets
+    [["model\\.layers\\.\\d{1,2}\\..*,q_proj"], ["model\\.layers\\.\\d{1,2}\\..*", "q_proj"]],
+    [["{q,v}_proj,[a,b]c"], ["{q,v}_proj", "[a,b]c"]],
+    [["a\\(,b"], ["a\\(", "b"]],
+    [["(q,v"], ["(q,v"]],
+  ])("%j", (given, value) => expect(read(given)).toEqual(value));
+
+  test.each([[["a,,b"]], [[""]]])("refuses %j", (given) => expect(() => read(given)).toThrow(FlagProblem));
+});
+
+describe("entries that PEFT's options can hold become these", () => {
+  test.each([
+    [
+      ["q_proj", "name:v_proj"],
+      ["q_proj", "v_proj"],
+    ],
     [["all-linear"], "all-linear"],
     [[".*\\.(q|v)_proj"], ".*\\.(q|v)_proj"],
     [["model\\.layers\\.\\d{1,2}\\..*"], "model\\.layers\\.\\d{1,2}\\..*"],
-    [["[q,v]_proj"], "[q,v]_proj"],
+    [["regex:q_proj"], "q_proj"],
+  ])("%j", async (targetModules, expected) => {
+    const { config, groups } = await readAdapter(undefined, { ...noFlags, targetModules });
+    const { targetModules: names } = config;
+    expect([names instanceof Set ? [...names] : names, groups]).toEqual([expected, undefined]);
+  });
+
+  test.each([
+    [["*_proj"]],
+    [["q_proj", ".*v_proj"]],
+    [["!q_proj"]],
+    [["all-linear", "lm_head"]],
+    [["[q,v]_proj"]],
+  ])("%j do not", async (targetModules) => {
+    const { config, groups } = await readAdapter(undefined, { ...noFlags, targetModules });
+    expect([config.targetModules, groups]).toEqual([null, [expect.objectContaining({ targetModules })]]);
+  });
+
+  test("layers in PEFT's words beside entries of ours are the group's", async () => {
+    const given = { ...noFlags, targetModules: ["*_proj"], layersToTransform: [1, 2], layersPattern: "h" };
+    const { config, groups } = await readAdapter(undefined, given);
+    expect([config.layersToTransform, groups![0]!.layers]).toEqual([null, new Map([["h", [1, 2]]])]);
+  });
+});
+
+describe("layers", () => {
+  const read = loraFlags.layers.read;
+  test.each([
+    [["-2:"], ["-2:"]],
+    [
+      ["0", "last 2"],
+      ["0", "last 2"],
+    ],
+    [["encoder.layers=-2:"], new Map([["encoder.layers", ["-2:"]]])],
+    [
+      ["a=0", "b = :", "a=!1"],
+      new Map([
+        ["a", ["0", "!1"]],
+        ["b", [":"]],
+      ]),
+    ],
+    [["(?=x)y=1"], new Map([["(?=x)y", ["1"]]])],
   ])("%j", (given, value) => expect(read(given)).toEqual(value));
 
-  test.each([[["a,b.*"]], [["a.*", "b.*"]], [["a,,b"]]])("refuses %j", (given) =>
-    expect(() => read(given)).toThrow(FlagProblem),
-  );
+  test.each([
+    [["x"], /"x" is none of/],
+    [["a=lats 2"], /closest: "last"/],
+    [["=2"], /names no list/],
+    [["a=1", "2"], /with the name of a list \(a\) and without one \(2\)/],
+    [["a="], /is empty/],
+  ])("refuses %j", (given, message) => {
+    expect(() => read(given)).toThrow(FlagProblem);
+    expect(() => read(given)).toThrow(message);
+  });
 });
 
 describe("rank patterns", () => {

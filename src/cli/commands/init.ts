@@ -5,7 +5,14 @@ import { type Checkpoint, openStore, readCheckpoint, safetensorsChunks } from ".
 import { type FileContents, writeDirectoryAtomic } from "../../checkpoint/node.ts";
 import { AdapterError, isGraftError } from "../../errors.ts";
 import { type ModuleTree, selectTargets } from "../../selection/index.ts";
-import { configFlag, loraFlags, loraProblems, readLoraConfig, selectionFlags } from "../adapter-flags.ts";
+import {
+  configFlag,
+  loraFlags,
+  loraProblems,
+  readAdapter,
+  resolveAdapter,
+  selectionFlags,
+} from "../adapter-flags.ts";
 import { bytes, describeTargets, grouped, targetJson } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, number, readFlags, text, toggle } from "../flags.ts";
@@ -66,13 +73,14 @@ async function run(location: string, command: Command): Promise<void> {
   if (file === undefined) problems.push(...loraProblems(values).map(spell));
   throwProblems(problems);
 
-  const config = await readLoraConfig(file, values);
+  const request = await readAdapter(file, values);
   const { tree, warnings: treeWarnings } = await readModuleTree(location);
+  const { config, warnings: adapterWarnings } = resolveAdapter(request, tree);
   if (!overwrite) await refuseExisting(directory!);
   const made = await makeAdapter(location, tree, config, { configOnly, seed });
   const warnings = [
     ...treeWarnings.map((message) => ({ code: "model", message })),
-    ...config.warnings,
+    ...adapterWarnings,
     ...made.selection.warnings.map(({ code, message }) => ({ code, message })),
   ].map(({ code, message }) => ({ code, message: spell(message) }));
   for (const { message } of warnings) output.warn(message);

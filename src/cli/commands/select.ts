@@ -1,7 +1,14 @@
 import type { Command } from "commander";
 import type { LoraConfig } from "../../adapters/index.ts";
 import { type Selection, selectTargets, type Target } from "../../selection/index.ts";
-import { configFlag, loraFlags, loraProblems, readLoraConfig, selectionFlags } from "../adapter-flags.ts";
+import {
+  configFlag,
+  loraFlags,
+  loraProblems,
+  readAdapter,
+  resolveAdapter,
+  selectionFlags,
+} from "../adapter-flags.ts";
 import { bytes, describeTargets, grouped, targetJson } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, readFlags, toggle } from "../flags.ts";
@@ -25,12 +32,14 @@ export function define(command: Command): void {
   command.addHelpText(
     "after",
     `
-Selects exactly what Hugging Face PEFT 0.21 selects. No weights are read.
+Selects exactly what Hugging Face PEFT 0.21 selects. No weights are read. What PEFT cannot say (globs, !names, --layers,
+files with groups) is compiled to a configuration that PEFT reads.
 
 Examples:
   graft select models/tiny-llama --target-modules q_proj,v_proj --layers-to-transform 4,5
   graft select models/tiny-llama --target-modules '.*\\.(4|5)\\..*_proj' --r 16 --lora-alpha 32
   graft select models/tiny-llama --target-modules all-linear --exclude-modules down_proj --json
+  graft select models/tiny-llama --target-modules '**.self_attn.*,!o_proj' --layers "last 25%"
   graft select models/tiny-llama --config out/dictionary/adapter_config.json`,
   );
   command.action((model: string) => run(model, command));
@@ -43,12 +52,13 @@ async function run(location: string, command: Command): Promise<void> {
   const output = new Output(readFlags(command, outputFlags, problems));
   if (file === undefined) problems.push(...loraProblems(values).map(spell));
   throwProblems(problems);
-  const config = await readLoraConfig(file, values);
+  const request = await readAdapter(file, values);
   const { tree, warnings: treeWarnings } = await readModuleTree(location);
+  const { config, warnings: adapterWarnings } = resolveAdapter(request, tree);
   const selection = selectTargets(tree, config.toSelection());
   const warnings = [
     ...treeWarnings.map((message) => ({ code: "model", message })),
-    ...config.warnings,
+    ...adapterWarnings,
     ...selection.warnings.map(({ code, message }) => ({ code, message })),
   ].map(({ code, message }) => ({ code, message: spell(message) }));
   for (const { message } of warnings) output.warn(message);

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { getPeftModel, type LoraConfig, type PeftModel } from "../../adapters/index.ts";
+import { getPeftModel, moduleTreeOf, type PeftModel } from "../../adapters/index.ts";
 import { type Dataset, splitDataset } from "../../data/index.ts";
 import { TrainingError } from "../../errors.ts";
 import type { CausalLM } from "../../models/index.ts";
@@ -10,7 +10,15 @@ import {
   type TrainingOptionsInput,
   trainingOptionsSchema,
 } from "../../training/options.ts";
-import { configFlag, givenOptions, loraFlags, loraProblems, readLoraConfig } from "../adapter-flags.ts";
+import {
+  type AdapterRequest,
+  configFlag,
+  givenOptions,
+  loraFlags,
+  loraProblems,
+  readAdapter,
+  resolveAdapter,
+} from "../adapter-flags.ts";
 import { dataFlags, dataNotes, maxLengthFlag, openData, tokenizerFlag } from "../data-flags.ts";
 import { describeTargets } from "../describe.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
@@ -99,6 +107,8 @@ Examples:
   graft train models/tiny-llama --data data/devils-dictionary/train.jsonl \\
       --eval-data data/devils-dictionary/test.jsonl --target-modules q_proj,v_proj --layers-to-transform 4,5 \\
       --r 16 --lora-alpha 32 --epochs 1 --learning-rate 2e-3 --output out/last-layers
+  graft train models/tiny-llama --data data/devils-dictionary/train.jsonl --target-modules '**.self_attn.*,!o_proj' \\
+      --layers "last 25%" --max-steps 20 --output out/last-quarter
   graft train models/tiny-llama --adapter out/dictionary --data data/devils-dictionary/test.jsonl --output out/more
   graft train models/tiny-llama --data data/devils-dictionary/train.jsonl --eval-split 0.1 --output out/dictionary --resume`,
   );
@@ -144,9 +154,9 @@ async function run(location: string, command: Command): Promise<void> {
   if (readFlags(command, engineFlags, []).device === "list") return printDevices(output);
   const settings = readSettings(command, output);
   const { reading, machine, options } = settings;
-  const config = await adapterConfig(settings);
+  const request = await adapterRequest(settings);
   const loaded = await loadModel(location, { tokenizerLocation: reading.tokenizer, output });
-  const peft = await adapt(loaded.model, config, settings);
+  const peft = await adapt(loaded.model, request, settings);
   const opened: Dataset[] = [];
   try {
     const data = await openSets(settings, loaded, opened);
@@ -164,23 +174,24 @@ async function run(location: string, command: Command): Promise<void> {
   }
 }
 
-/** The configuration of a new adapter; undefined if one is loaded. */
-async function adapterConfig({ start, lora }: Settings): Promise<LoraConfig | undefined> {
+/** What a new adapter is to be; undefined if one is loaded. */
+async function adapterRequest({ start, lora }: Settings): Promise<AdapterRequest | undefined> {
   if (start.adapter !== undefined) return undefined;
-  const config = await readLoraConfig(start.config, lora, { taskType: "CAUSAL_LM" });
-  return config.with({ inferenceMode: false });
+  const request = await readAdapter(start.config, lora, { taskType: "CAUSAL_LM" });
+  return { ...request, config: request.config.with({ inferenceMode: false }) };
 }
 
 /** Puts a new adapter, or the one to start from, into the model. */
 async function adapt(
   model: CausalLM,
-  config: LoraConfig | undefined,
+  request: AdapterRequest | undefined,
   { start, options, output }: Settings,
 ): Promise<PeftModel<CausalLM>> {
-  if (config === undefined) return loadAdapter(model, start.adapter!, { isTrainable: true, output });
+  if (request === undefined) return loadAdapter(model, start.adapter!, { isTrainable: true, output });
   const seed = options.seed ?? trainingOptionsSchema.shape.seed.parse(undefined);
+  const { config, warnings } = resolveAdapter(request, moduleTreeOf(model));
   const peft = getPeftModel(model, config, { seed });
-  for (const { message } of [...config.warnings, ...peft.selection.warnings]) output.warn(spell(message));
+  for (const { message } of [...warnings, ...peft.selection.warnings]) output.warn(spell(message));
   return peft;
 }
 
