@@ -2,7 +2,14 @@ import { CheckpointError, nearest } from "../errors.ts";
 import { byteSize, type DType } from "../tensor/index.ts";
 import { headerDtypes, supportedDtypes } from "./dtype-names.ts";
 import { Problems, quote } from "./problems.ts";
-import { describe, isJsonObject, JsonSyntaxError, type JsonValue, parseStrictJson } from "./strict-json.ts";
+import {
+  describe,
+  isJsonObject,
+  JsonSyntaxError,
+  type JsonValue,
+  type ParseOptions,
+  parseStrictJson,
+} from "./strict-json.ts";
 
 /** The limit of the Rust crate, in bytes: a header is parsed whole, so a hostile one must not be huge. */
 export const maxHeaderLength = 100_000_000;
@@ -70,15 +77,30 @@ export function parseHeader(file: string, bytes: Uint8Array, size: number): Head
   const tensors: HeaderTensor[] = [];
   let metadata: Readonly<Record<string, string>> = {};
   const seen = new Set<string>();
-  parseMembers(file, decodeUtf8(file, bytes), (key, value) => {
-    if (seen.size === seen.add(key).size) addDuplicate(problems, `the key ${quote(key)}`, key);
-    else if (key === metadataKey) metadata = parseMetadata(value, problems);
-    else {
-      const tensor = parseTensor(key, value, problems);
-      if (tensor !== undefined) tensors.push(tensor);
-    }
+  const isRepeated = (key: string): boolean => {
+    const { size } = seen;
+    if (size < seen.add(key).size) return false;
+    addDuplicate(problems, `the key ${quote(key)}`, key);
+    return true;
+  };
+  parseMembers(file, decodeUtf8(file, bytes), {
+    onMember: (key, value) => {
+      if (isRepeated(key)) return;
+      if (key === metadataKey) metadata = parseMetadata(value, problems);
+      else {
+        const tensor = parseTensor(key, value, problems);
+        if (tensor !== undefined) tensors.push(tensor);
+      }
+    },
+    fastMember: (key, text, index) => {
+      const plain = plainTensor(key, text, index);
+      if (plain === undefined) return -1;
+      if (!isRepeated(key)) tensors.push(plain.tensor);
+      return plain.end;
+    },
   });
-  tensors.sort((a, b) => a.start - b.start || a.end - b.end);
+  const isSorted = tensors.every((tensor, i) => i === 0 || tensors[i - 1]!.end <= tensor.start);
+  if (!isSorted) tensors.sort((a, b) => a.start - b.start || a.end - b.end);
   const dataStart = prefixLength + bytes.length;
   // A tensor that could not be understood leaves a hole, which would only repeat the complaint.
   if (problems.count === 0) checkLayout(tensors, size - dataStart, problems);
@@ -105,10 +127,10 @@ function decodeUtf8(file: string, bytes: Uint8Array): string {
   }
 }
 
-function parseMembers(file: string, text: string, onMember: (key: string, value: JsonValue) => void): void {
+function parseMembers(file: string, text: string, options: ParseOptions): void {
   let root: JsonValue;
   try {
-    root = parseStrictJson(text, { onMember });
+    root = parseStrictJson(text, options);
   } catch (cause) {
     if (!(cause instanceof JsonSyntaxError)) throw cause;
     const near = text.slice(Math.max(0, cause.index - 20), cause.index + 20);
@@ -147,6 +169,63 @@ function parseMetadata(value: JsonValue, problems: Problems): Record<string, str
   });
   // fromEntries, because assigning to "__proto__" would not make a key.
   return Object.fromEntries(entries);
+}
+
+const [dtypeStart, shapeStart, offsetsStart] = ['{"dtype":"', '","shape":[', '],"data_offsets":['];
+
+/**
+ * A tensor that is written as the Rust crate writes it, without white space, in its order of fields, and that is valid;
+ * undefined for every other, which `parseTensor` then reads and judges.
+ */
+function plainTensor(
+  name: string,
+  text: string,
+  index: number,
+): { tensor: HeaderTensor; end: number } | undefined {
+  if (name === metadataKey || !text.startsWith(dtypeStart, index)) return undefined;
+  const dtypeAt = index + dtypeStart.length;
+  let at = text.indexOf('"', dtypeAt);
+  if (at === -1 || at - dtypeAt > 12) return undefined;
+  const dtype = headerDtypes.get(text.slice(dtypeAt, at));
+  if (dtype === undefined || !text.startsWith(shapeStart, at)) return undefined;
+  at += shapeStart.length;
+  const numbers: number[] = [];
+  let size = byteSize(dtype);
+  if (text.charCodeAt(at) !== 0x5d)
+    for (;;) {
+      const end = digitsEnd(text, at);
+      if (end === at) return undefined;
+      const dim = integer(text, at, end);
+      numbers.push(dim);
+      size *= dim;
+      at = end;
+      if (text.charCodeAt(at) !== 0x2c) break;
+      at++;
+    }
+  if (!text.startsWith(offsetsStart, at)) return undefined;
+  at += offsetsStart.length;
+  const comma = digitsEnd(text, at);
+  const close = digitsEnd(text, comma + 1);
+  if (comma === at || close === comma + 1 || text.charCodeAt(comma) !== 0x2c) return undefined;
+  const [start, end] = [integer(text, at, comma), integer(text, comma + 1, close)];
+  if (text.charCodeAt(close) !== 0x5d || text.charCodeAt(close + 1) !== 0x7d) return undefined;
+  // Sizes that double precision cannot count exactly are left to the careful reader, and so is a zero after them.
+  if (end - start !== size || start > end || size === 0) return undefined;
+  return { tensor: { name, dtype, shape: numbers, start, end }, end: close + 2 };
+}
+
+/** Where the digits end that begin here; nowhere if there are none, a leading zero, or too many to be exact. */
+function digitsEnd(text: string, start: number): number {
+  let end = start;
+  for (let code = text.charCodeAt(end); code >= 0x30 && code <= 0x39; code = text.charCodeAt(end)) end++;
+  const hasLeadingZero = end - start > 1 && text.charCodeAt(start) === 0x30;
+  return hasLeadingZero || end - start > 15 ? start : end;
+}
+
+function integer(text: string, start: number, end: number): number {
+  let value = 0;
+  for (let i = start; i < end; i++) value = value * 10 + text.charCodeAt(i) - 0x30;
+  return value;
 }
 
 /** The fields of one tensor, each checked alone. Fields the format does not have are ignored, as in Rust. */

@@ -21,7 +21,7 @@ export async function readShards(
   options?: ReadOptions,
 ): Promise<Checkpoint> {
   const weightMap = parseIndex(index, await readJson(store, index, options));
-  const files = [...new Set(weightMap.values())].sort();
+  const files = [...weightMap.files].sort();
   const sources = await openShards(store, index, files, options);
   const shards = await readHeaders(sources, options);
   const tensors = mergeShards(index, weightMap, new Map(files.map((file, i) => [file, shards[i]!])));
@@ -31,8 +31,10 @@ export async function readShards(
   return { name: store.name, tensors, metadata };
 }
 
-/** Tensor name -> shard file. */
-function parseIndex(index: string, json: unknown): Map<string, string> {
+/** An index of 100,000 tensors is kept as JSON.parse made it, which is faster than a map. */
+type WeightMap = { readonly fileOf: Readonly<Record<string, string>>; readonly files: ReadonlySet<string> };
+
+function parseIndex(index: string, json: unknown): WeightMap {
   const weightMap = (json as { weight_map?: unknown } | null)?.weight_map;
   if (typeof weightMap !== "object" || weightMap === null || Array.isArray(weightMap))
     throw new CheckpointError(
@@ -42,8 +44,9 @@ function parseIndex(index: string, json: unknown): Map<string, string> {
     );
   const problems = new Problems();
   const checked = new Set<string>();
-  const entries = Object.entries(weightMap as Record<string, unknown>);
-  for (const [tensor, file] of entries) {
+  const fileOf = weightMap as Record<string, string>;
+  for (const tensor of Object.keys(fileOf)) {
+    const file: unknown = fileOf[tensor];
     if (typeof file !== "string")
       problems.add({
         code: "invalid-index",
@@ -65,7 +68,7 @@ function parseIndex(index: string, json: unknown): Map<string, string> {
   });
   const pickles = [...checked].filter(isPickleName);
   if (pickles.length > 0) throw pickleError(pickles.slice(0, 8), index);
-  return new Map(entries as [string, string][]);
+  return { fileOf, files: checked };
 }
 
 async function openShards(
@@ -111,29 +114,32 @@ async function readHeaders(sources: readonly ByteSource[], options?: ReadOptions
 
 function mergeShards(
   index: string,
-  weightMap: ReadonlyMap<string, string>,
+  { fileOf }: WeightMap,
   shards: ReadonlyMap<string, Checkpoint>,
 ): Map<string, TensorEntry> {
   const problems = new Problems();
   const tensors = new Map<string, TensorEntry>();
-  const fileOf = new Map<string, string>();
+  const sources = new Map<ByteSource, string>();
   for (const [file, shard] of shards)
     for (const [name, entry] of shard.tensors) {
-      const other = fileOf.get(name);
-      if (other === undefined) {
-        tensors.set(name, entry);
-        fileOf.set(name, file);
-      } else
-        problems.add({
-          code: "duplicate-tensor",
-          tensor: name,
-          shards: [other, file],
-          message: `tensor ${quote(name)} is in both ${other} and ${file}`,
-        });
+      const { size } = tensors;
+      if (size < tensors.set(name, entry).size) {
+        if (!sources.has(entry.source)) sources.set(entry.source, file);
+        continue;
+      }
+      const other = [...shards].find(([, { tensors: before }]) => before.has(name))![0];
+      problems.add({
+        code: "duplicate-tensor",
+        tensor: name,
+        shards: [other, file],
+        message: `tensor ${quote(name)} is in both ${other} and ${file}`,
+      });
     }
-  for (const [name, file] of weightMap) {
-    if (shards.get(file)!.tensors.has(name)) continue;
-    const actual = fileOf.get(name);
+  for (const name of Object.keys(fileOf)) {
+    const file = fileOf[name]!;
+    const found = tensors.get(name);
+    const actual = found && sources.get(found.source);
+    if (actual === file || shards.get(file)!.tensors.has(name)) continue;
     problems.add({
       code: "missing-tensor",
       tensor: name,

@@ -55,6 +55,11 @@ export type ParseOptions = {
    * twice as fast as keeping them all.
    */
   readonly onMember?: (key: string, value: JsonValue) => void;
+  /**
+   * Given the text and where a member's value begins, may read it itself; returns where it ends, or -1 to leave it
+   * to the parser. For values that are written by a machine, always alike, and 100,000 times.
+   */
+  readonly fastMember?: (key: string, text: string, index: number) => number;
   /** Accept NaN, Infinity and -Infinity, as Python's `json` module writes and reads them. */
   readonly allowNonFinite?: boolean;
   /** Accept escapes of half a surrogate pair, as JSON.parse does; no UTF-8 string can hold one. */
@@ -89,6 +94,8 @@ export function describe(value: JsonValue | undefined): string {
   if (typeof value !== "string") return String(value);
   return value.length <= 40 ? JSON.stringify(value) : `${JSON.stringify(value.slice(0, 40))}…`;
 }
+
+const noOptions: ParseOptions = {};
 
 class Parser {
   private index = 0;
@@ -145,13 +152,18 @@ class Parser {
     if (depth >= maxDepth) this.fail(`more than ${maxDepth} levels of nesting`);
     this.index++;
     const object: JsonObject = { keys: [], values: [] };
-    const onMember = depth === 0 ? this.options.onMember : undefined;
+    const { onMember, fastMember } = depth === 0 ? this.options : noOptions;
     if (this.closes(0x7d)) return object;
     do {
       if (this.peek() !== 0x22) this.fail("a key in double quotes should be here");
       const key = this.string();
       if (this.peek() !== 0x3a) this.fail("a ':' should be here");
       this.index++;
+      const end = fastMember?.(key, this.text, this.index) ?? -1;
+      if (end !== -1) {
+        this.index = end;
+        continue;
+      }
       const value = this.value(depth + 1);
       if (onMember !== undefined) onMember(key, value);
       else {

@@ -1,4 +1,5 @@
-import type { ModuleInfo, ModuleTree } from "../selection/index.ts";
+import { parentIndices } from "../selection/structure/parents.ts";
+import type { ModuleInfo, ModuleTree } from "../selection/tree.ts";
 import { ranges } from "./describe.ts";
 import type { TreeViewOptions } from "./module-tree-view.ts";
 
@@ -25,7 +26,7 @@ type Branch = {
   readonly info: ModuleInfo;
   readonly mark: string;
   readonly tiedTo: string | undefined;
-  readonly children: Branch[];
+  children: Branch[];
   parameters: number;
   /** Equal for modules that are alike in everything below them. */
   make: number;
@@ -42,11 +43,11 @@ export function foldTree(tree: ModuleTree, { only, marks }: TreeViewOptions): Vi
 }
 
 function grow(tree: ModuleTree, marks: TreeViewOptions["marks"], only: TreeViewOptions["only"]): Branch {
+  const { modules } = tree;
   const tied = new Map(tree.tiedWeights);
-  const branches = new Map<string, Branch>();
   const shown = only === undefined ? undefined : withAncestors(tree, only);
-  let root: Branch | undefined;
-  for (const info of tree.modules) {
+  const parents = parentIndices(modules);
+  const branches = modules.map((info): Branch => {
     const { name, parameters } = info;
     let own = 0;
     let tiedTo: string | undefined;
@@ -55,40 +56,41 @@ function grow(tree: ModuleTree, marks: TreeViewOptions["marks"], only: TreeViewO
       if (source === undefined) own += sizeOf(shape);
       else if (parameters.length === 1) tiedTo = source.slice(0, Math.max(0, source.lastIndexOf(".")));
     }
-    const dot = name.lastIndexOf(".");
-    const branch: Branch = {
-      leaf: name.slice(dot + 1),
+    return {
+      leaf: name.slice(name.lastIndexOf(".") + 1),
       info,
       mark: marks?.get(name) ?? "",
       tiedTo,
-      children: [],
+      children: none,
       parameters: own,
       make: -1,
     };
-    branches.set(name, branch);
-    if (name === "") {
-      root = branch;
-      continue;
-    }
-    let above = branches.get(dot === -1 ? "" : name.slice(0, dot));
-    if (shown === undefined || shown.has(name)) above?.children.push(branch);
-    if (own === 0) continue;
-    for (let at = dot; above !== undefined; at = name.lastIndexOf(".", at - 1)) {
-      above.parameters += own;
-      if (at <= 0) break;
-      const outer = name.lastIndexOf(".", at - 1);
-      above = branches.get(outer === -1 ? "" : name.slice(0, outer));
-    }
+  });
+  const root = branches.find(({ info }) => info.name === "") ?? emptyRoot(tree);
+  // Children come after their parents: counted from behind, what is below is complete when it is passed on.
+  for (let i = branches.length - 1; i >= 0; i--) {
+    const branch = branches[i]!;
+    const parent = parents[i] === -1 ? root : branches[parents[i]!]!;
+    if (parent !== branch) parent.parameters += branch.parameters;
   }
-  return root ?? emptyRoot(tree);
+  branches.forEach((branch, i) => {
+    const parent = parents[i] === -1 ? root : branches[parents[i]!]!;
+    if (parent === branch || (shown !== undefined && !shown.has(branch.info.name))) return;
+    if (parent.children === none) parent.children = [branch];
+    else parent.children.push(branch);
+  });
+  return root;
 }
+
+/** Most modules have no children; they share this. */
+const none: Branch[] = [];
 
 const emptyRoot = ({ className }: ModuleTree): Branch => ({
   leaf: "",
   info: { name: "", className, kind: "module", in: null, out: null, parameters: [] },
   mark: "",
   tiedTo: undefined,
-  children: [],
+  children: none,
   parameters: 0,
   make: -1,
 });
@@ -114,9 +116,12 @@ function judge(branch: Branch, makes: Map<string, number>): void {
     if (child.parameters > 0 || child.children.length > 0 || child.mark !== "" || child.tiedTo !== undefined)
       children[kept++] = child;
   }
-  children.length = kept;
+  if (kept < children.length) children.length = kept;
   let key = `${info.className}\n${info.kind}\n${mark}\n${tiedTo ?? ""}`;
-  for (const [name, shape] of info.parameters) key += `\n${name} ${shape.join(",")}`;
+  for (const [name, shape] of info.parameters) {
+    key += `\n${name}`;
+    for (const dim of shape) key += ` ${dim}`;
+  }
   for (const { leaf, make } of children) key += `\n.${leaf} ${make}`;
   const known = makes.get(key);
   branch.make = known ?? makes.size;

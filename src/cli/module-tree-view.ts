@@ -1,4 +1,4 @@
-import type { ModuleInfo, ModuleTree } from "../selection/index.ts";
+import type { ModuleInfo, ModuleTree } from "../selection/tree.ts";
 import { grouped } from "./describe.ts";
 import { foldTree, type ViewNode } from "./fold-tree.ts";
 import { printable, styled } from "./style.ts";

@@ -1,14 +1,14 @@
 import type { ModuleInfo, NamedShape } from "../tree.ts";
 import { contextOf, groupsOf, guess } from "./kinds.ts";
 import { compareNumbers, compareUsual, isAlphabetical } from "./order.ts";
-import { isQuantizationState, quantizationNames, quantizedLinear } from "./quantized.ts";
+import { isQuantizationState, OwnTensors, quantizationNames, quantizedLinear } from "./quantized.ts";
 import type { RawConfig, TensorInfo } from "./types.ts";
 
 /** A module while the tree is being built. */
 type Node = {
   readonly path: string;
   readonly leaf: string;
-  readonly own: Map<string, TensorInfo>;
+  readonly own: OwnTensors;
   readonly children: Node[];
   hasQuantizationState: boolean;
   isRouter: boolean;
@@ -24,7 +24,7 @@ export type Grown = {
 /** The modules that hold these tensors, with their parents, in an order that a model could have. */
 export function growModules(tensors: readonly TensorInfo[], config: RawConfig, rootClass: string): Grown {
   const nodes = plant(tensors);
-  const context = contextOf(entries(nodes), config);
+  const context = contextOf(nodes.values(), config);
   const compare = isAlphabetical(tensors) ? compareUsual : compareNumbers;
   const modules: ModuleInfo[] = [];
   const quantization = new Map<string, number>();
@@ -34,11 +34,11 @@ export function growModules(tensors: readonly TensorInfo[], config: RawConfig, r
     const at = modules.length;
     modules.push(undefined as unknown as ModuleInfo); // replaced below: its kind depends on its children
     if (children.length > 1) children.sort((a, b) => compare(a.leaf, b.leaf));
-    if (children.some(hasStackedExperts)) markRouter(children, config);
+    if (children.length > 1 && children.some(hasStackedExperts)) markRouter(children, config);
     for (const child of children) visit(child);
     if (path === "") {
       modules[at] = {
-        ...guess(path, own, context),
+        ...guess(path, node.leaf, own, context),
         name: path,
         className: rootClass,
         kind: "module",
@@ -51,7 +51,7 @@ export function growModules(tensors: readonly TensorInfo[], config: RawConfig, r
       ? quantizedLinear(path, own, hasQuantizationState, config)
       : undefined;
     if (node.isRouter) {
-      const parameters = [...own].map(([leaf, { shape }]): NamedShape => [leaf, shape]);
+      const parameters = shapesOf(own);
       modules[at] = {
         ...empty(path, "TopKRouter"),
         parameters: parameters.filter(([leaf]) => isRouted.test(leaf)),
@@ -66,7 +66,7 @@ export function growModules(tensors: readonly TensorInfo[], config: RawConfig, r
       if (shape === undefined) unknownShapes.push(path);
       return;
     }
-    modules[at] = own.size > 0 ? { ...guess(path, own, context), name: path } : container(node);
+    modules[at] = own.size > 0 ? { ...guess(path, node.leaf, own, context), name: path } : container(node);
     const parametrized = children.length > 0 ? parametrization(node, config) : undefined;
     if (parametrized !== undefined) modules[at] = parametrized;
     if (node.leaf === "weight" && own.has("original0")) {
@@ -80,10 +80,6 @@ export function growModules(tensors: readonly TensorInfo[], config: RawConfig, r
   return { modules, quantization, unknownShapes };
 }
 
-function* entries(nodes: ReadonlyMap<string, Node>): Generator<readonly [string, Node["own"]]> {
-  for (const [path, { own }] of nodes) yield [path, own];
-}
-
 /** Modules by path, parents before children. */
 function plant(tensors: readonly TensorInfo[]): Map<string, Node> {
   const nodes = new Map<string, Node>();
@@ -95,7 +91,7 @@ function plant(tensors: readonly TensorInfo[]): Map<string, Node> {
     const node: Node = {
       path,
       leaf: path.slice(dot + 1),
-      own: new Map(),
+      own: new OwnTensors(),
       children: [],
       hasQuantizationState: false,
       isRouter: false,
@@ -112,14 +108,15 @@ function plant(tensors: readonly TensorInfo[]): Map<string, Node> {
       continue;
     }
     const dot = name.lastIndexOf(".");
-    nodeAt(dot === -1 ? "" : name.slice(0, dot)).own.set(name.slice(dot + 1), tensor);
+    nodeAt(dot === -1 ? "" : name.slice(0, dot)).own.add(name.slice(dot + 1), tensor);
   }
   return nodes;
 }
 
-function mayBeQuantized(own: ReadonlyMap<string, TensorInfo>, hasState: boolean): boolean {
-  if (hasState || own.get("weight")?.dtype === "uint8") return true;
-  for (const name of own.keys()) if (quantizationNames.has(name)) return true;
+function mayBeQuantized({ names, tensors }: OwnTensors, hasState: boolean): boolean {
+  if (hasState) return true;
+  for (let i = 0; i < names.length; i++)
+    if (names[i] === "weight" ? tensors[i]!.dtype === "uint8" : quantizationNames.has(names[i]!)) return true;
   return false;
 }
 
@@ -135,6 +132,9 @@ function markRouter(siblings: readonly Node[], config: RawConfig): void {
     if ((node.leaf === "gate" || node.leaf === "router") && node.own.get("weight")?.shape.length === 2)
       node.isRouter = true;
 }
+
+const shapesOf = ({ names, tensors }: OwnTensors): NamedShape[] =>
+  names.map((name, i) => [name, tensors[i]!.shape]);
 
 const digits = /^(?:0|[1-9]\d*)$/;
 
@@ -152,7 +152,7 @@ function parametrization(node: Node, config: RawConfig): ModuleInfo | undefined 
   const shape = list?.own.get("original1")?.shape;
   if (shape === undefined || shape.length < 2 || shape.length > 5) return undefined;
   const [out, width, ...kernel] = shape as [number, number, ...number[]];
-  const parameters = [...node.own].map(([name, tensor]): NamedShape => [name, tensor.shape]);
+  const parameters = shapesOf(node.own);
   if (kernel.length === 0)
     return { ...empty(node.path, "ParametrizedLinear"), kind: "linear", in: width, out, parameters };
   const groups = groupsOf(node.path, shape, config);

@@ -36,6 +36,7 @@ export function inferTree(
   const modelType = typeof settings["model_type"] === "string" ? settings["model_type"] : "custom";
   const tie = tieFlag(settings);
   const dtype = settings["dtype"] ?? settings["torch_dtype"] ?? commonDtype(renamed.tensors);
+  let stateDict: readonly NamedShape[] | undefined;
   return {
     tree: {
       name: name ?? modelType,
@@ -55,7 +56,10 @@ export function inferTree(
       duplicateModules: [],
       numParameters: countParameters(modules, tiedWeights),
       isPretrainedModel: isObject(config) || outputEmbeddings !== null,
-      stateDict: renamed.tensors.map(({ name, shape }): NamedShape => [name, shape]),
+      get stateDict() {
+        stateDict ??= renamed.tensors.map(({ name, shape }): NamedShape => [name, shape]);
+        return stateDict;
+      },
     },
     warnings,
   };

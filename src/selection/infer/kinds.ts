@@ -45,12 +45,12 @@ const conv1dTypes = /^(?:gpt2|imagegpt|openai-gpt|decision_transformer|clvp|clvp
 
 /** Looks for a projection of GPT-2's that is not square: its bias tells which way round it is stored. */
 export function contextOf(
-  modules: Iterable<readonly [path: string, own: OwnTensors]>,
+  modules: Iterable<{ readonly leaf: string; readonly own: OwnTensors }>,
   config: RawConfig,
 ): Context {
   let usesConv1D = conv1dTypes.test(String(config["model_type"]));
-  for (const [path, own] of modules) {
-    if (!conv1dLeaf.test(leafOf(path))) continue;
+  for (const { leaf, own } of modules) {
+    if (!conv1dLeaf.test(leaf)) continue;
     const stored = storedOrder(own);
     if (stored === undefined) continue;
     usesConv1D = stored === "in-out";
@@ -71,10 +71,12 @@ function storedOrder(own: OwnTensors): "in-out" | "out-in" | undefined {
 }
 
 /** What a module with these tensors is. */
-export function guess(path: string, own: OwnTensors, context: Context): Guess {
+export function guess(path: string, leaf: string, own: OwnTensors, context: Context): Guess {
   const parameters: NamedShape[] = [];
-  for (const [leaf, tensor] of own) if (!isBuffer(leaf, tensor, own)) parameters.push([leaf, tensor.shape]);
-  const leaf = leafOf(path);
+  for (let i = 0; i < own.size; i++) {
+    const [name, tensor] = [own.names[i]!, own.tensors[i]!];
+    if (!isBuffer(name, tensor, own)) parameters.push([name, tensor.shape]);
+  }
   const weight = own.get("weight");
   const inProjection = own.get("in_proj_weight") ?? own.get("q_proj_weight");
   if (inProjection !== undefined && inProjection.shape.length === 2) {
@@ -139,9 +141,20 @@ const projectionWord =
   /^(?:out|proj|project|projection|dense|linear|fc|conv|norm|layernorm|head|mapping|predictor|mlp|gate)$/;
 
 /** Whether a matrix without bias is an embedding, by what it is called. */
-export function isLookupName(path: string): boolean {
-  let leaf = leafOf(path);
-  if (/^\d+$/.test(leaf)) leaf = leafOf(path.slice(0, -leaf.length - 1));
+export function isLookupName(path: string, leaf: string): boolean {
+  if (/^\d+$/.test(leaf)) return isLookupLeaf(leafOf(path.slice(0, -leaf.length - 1)));
+  // Of the many modules of a model, few have names of their own.
+  let known = lookups.get(leaf);
+  if (known === undefined) {
+    known = isLookupLeaf(leaf);
+    if (lookups.size < 1000) lookups.set(leaf, known);
+  }
+  return known;
+}
+
+const lookups = new Map<string, boolean>();
+
+function isLookupLeaf(leaf: string): boolean {
   if (lookupNames.has(leaf)) return true;
   const words = leaf.toLowerCase().split("_");
   return words.some((word) => lookupWord.test(word)) && !words.some((word) => projectionWord.test(word));
@@ -160,7 +173,7 @@ function matrix(path: string, leaf: string, own: OwnTensors, { usesConv1D, confi
     return { ...linear, className: "Conv1D", kind: "conv1d_hf", in: rows, out: columns };
   const vocabulary = setting(config, "vocab_size");
   const isToken = rows === vocabulary && /^(?:tok|token|tokens|word|words|vocab)/.test(leaf);
-  if (!isLookupName(path) && !isToken) return linear;
+  if (!isLookupName(path, leaf) && !isToken) return linear;
   return { className: "Embedding", kind: "embedding", in: rows, out: columns, parameters: [] };
 }
 

@@ -1,7 +1,30 @@
 import { type RawConfig, setting, sizeOf, type TensorInfo } from "./types.ts";
 
-/** Own tensors of one module, by their last name. */
-export type OwnTensors = ReadonlyMap<string, TensorInfo>;
+/** Own tensors of one module, by their last name. There are few, mostly one, so that a list is faster than a map. */
+export class OwnTensors {
+  readonly names: string[] = [];
+  readonly tensors: TensorInfo[] = [];
+
+  get size(): number {
+    return this.names.length;
+  }
+
+  /** A name that is given again stands for its first tensor. */
+  add(name: string, tensor: TensorInfo): void {
+    if (this.names.includes(name)) return;
+    this.names.push(name);
+    this.tensors.push(tensor);
+  }
+
+  get(name: string): TensorInfo | undefined {
+    const at = this.names.indexOf(name);
+    return at === -1 ? undefined : this.tensors[at];
+  }
+
+  has(name: string): boolean {
+    return this.names.includes(name);
+  }
+}
 
 /** A linear layer whose weight is stored packed. `shape`: [out, in] as the loaded layer has it; undefined if unknown. */
 export type QuantizedLinear = {

@@ -24,19 +24,20 @@ export function renameTensors(tensors: readonly TensorInfo[], config: RawConfig)
 }
 
 function withModernNames(tensors: readonly TensorInfo[]): readonly TensorInfo[] {
-  let changed = false;
-  const renamed = tensors.map((tensor) => {
-    const { name } = tensor;
-    for (const [end, now] of legacy) {
-      if (!name.endsWith(end)) continue;
-      // `gamma` of a layer scale keeps its name; only norms were renamed.
-      if ((end === ".gamma" || end === ".beta") && !/LayerNorm|layer_norm|layernorm/.test(name)) continue;
-      changed = true;
-      return { ...tensor, name: name.slice(0, -end.length) + now };
-    }
-    return tensor;
-  });
-  return changed ? renamed : tensors;
+  return tensors.some(({ name }) => modernName(name) !== name)
+    ? tensors.map((tensor) => ({ ...tensor, name: modernName(tensor.name) }))
+    : tensors;
+}
+
+function modernName(name: string): string {
+  if (name.endsWith("weight") || name.endsWith("bias")) return name; // nearly all
+  for (const [end, now] of legacy) {
+    if (!name.endsWith(end)) continue;
+    // `gamma` of a layer scale keeps its name; only norms were renamed.
+    if ((end === ".gamma" || end === ".beta") && !/LayerNorm|layer_norm|layernorm/.test(name)) continue;
+    return name.slice(0, -end.length) + now;
+  }
+  return name;
 }
 
 function convert(

@@ -21,6 +21,9 @@ const inputNames = (
 const headPath =
   /(?:^|\.)(?:lm_head|embed_out|proj_out|output_projection|lm_head\.decoder|predictions\.decoder|generator_lm_head)$|^decoder$/;
 
+/** How such names end: asked first, of the 100,000 names of a mixture of experts. */
+const headEnd = ["head", "out", "output_projection", "decoder"];
+
 const generates =
   /For(?:CausalLM|ConditionalGeneration|MaskedLM|CausalImageModeling|SpeechSeq2Seq|PreTraining)$|LMHeadModel$|MTModel$/;
 
@@ -133,6 +136,7 @@ function outputHead(modules: readonly ModuleInfo[], embedding: ModuleInfo): Modu
   for (const module of modules)
     if (
       module.kind === "linear" &&
+      headEnd.some((end) => module.name.endsWith(end)) &&
       headPath.test(module.name) &&
       (module.out === embedding.in || best === undefined)
     )

@@ -1,5 +1,6 @@
 import { leafOf, parentOf } from "../python.ts";
-import type { ModuleTree } from "../tree.ts";
+import type { ModuleInfo, ModuleTree } from "../tree.ts";
+import { parentIndices } from "./parents.ts";
 
 /** A module whose children are all numbered, such as `model.encoder.layers`. */
 export type NumberedList = {
@@ -21,35 +22,52 @@ const number = /^(?:0|[1-9][0-9]*)$/;
 
 /** All numbered lists of a tree, outer ones first, in the order of the modules. */
 export function findLists(tree: ModuleTree): NumberedList[] {
-  const children = new Map<string, string[]>();
-  const makes = new Map<string, string>();
-  for (const { name, className } of tree.modules) {
-    makes.set(name, className);
-    if (name === "") continue;
-    const parent = parentOf(name);
-    const siblings = children.get(parent);
-    if (siblings === undefined) children.set(parent, [leafOf(name)]);
-    else siblings.push(leafOf(name));
-  }
+  const { modules } = tree;
+  const children = childrenOf(modules);
+  const leaf = (index: number): string => leafOf(modules[index]!.name);
   const lists = new Map<string, NumberedList>();
-  for (const [path, names] of children) {
+  for (const [parent, items] of children) {
+    if (!number.test(leaf(items[0]!))) continue; // most modules are no lists
+    const names = items.map(leaf);
     if (!names.every((name) => number.test(name))) continue;
+    const path = parentOf(modules[items[0]!]!.name);
+    const isModuleList = parent >= 0 && modules[parent]!.className === "ModuleList";
     const within = enclosing(path, lists);
     lists.set(path, {
       path,
       template: templateOf(path, within),
       indices: names.map(Number).sort((a, b) => a - b),
-      isRepeated: hasTwins(names, (name) => {
-        const item = path === "" ? name : `${path}.${name}`;
+      isRepeated: hasTwins(items, (item) => {
         const inner = children.get(item);
         // two equal leaves are the steps of a Sequential as a rule
-        if (inner === undefined && makes.get(path) !== "ModuleList") return undefined;
-        return `${makes.get(item)} ${inner?.join(" ") ?? ""}`;
+        if (inner === undefined && !isModuleList) return undefined;
+        return `${modules[item]!.className} ${inner?.map(leaf).join(" ") ?? ""}`;
       }),
       within,
     });
   }
   return [...lists.values()];
+}
+
+/** The children of each module, by index; those whose parent is not listed are under negative keys, by its name. */
+function childrenOf(modules: readonly ModuleInfo[]): Map<number, number[]> {
+  const parents = parentIndices(modules);
+  const children = new Map<number, number[]>();
+  const unlisted = new Map<string, number>();
+  for (let i = 0; i < modules.length; i++) {
+    const { name } = modules[i]!;
+    if (name === "") continue;
+    let parent = parents[i]!;
+    if (parent === -1) {
+      const above = parentOf(name);
+      parent = unlisted.get(above) ?? -1 - unlisted.size;
+      unlisted.set(above, parent);
+    }
+    const siblings = children.get(parent);
+    if (siblings === undefined) children.set(parent, [i]);
+    else siblings.push(i);
+  }
+  return children;
 }
 
 function enclosing(path: string, lists: ReadonlyMap<string, NumberedList>): NumberedList | null {
@@ -70,10 +88,10 @@ function templateOf(path: string, within: NumberedList | null): string {
   return dot === -1 ? outer : outer + path.slice(dot);
 }
 
-function hasTwins(names: readonly string[], makeOf: (name: string) => string | undefined): boolean {
+function hasTwins(items: readonly number[], makeOf: (item: number) => string | undefined): boolean {
   const seen = new Set<string>();
-  for (const name of names) {
-    const make = makeOf(name);
+  for (const item of items) {
+    const make = makeOf(item);
     if (make === undefined) continue;
     if (seen.has(make)) return true;
     seen.add(make);
