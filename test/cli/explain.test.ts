@@ -88,6 +88,29 @@ describe("explain", () => {
     expect(warnings.map(({ code }) => code)).toEqual(["several-towers"]);
   });
 
+  test("groups, which PEFT's options cannot say", async () => {
+    const flags = [
+      "--target-modules",
+      "q_proj,v_proj",
+      "--layers",
+      "encoder.layers=-2:",
+      "--layers",
+      "decoder.layers=:",
+    ];
+    const { code, stdout } = await graft(["explain", skeleton("florence2-base"), ...flags]);
+    expect(code).toBe(0);
+    expect(stdout).toContain(
+      [
+        "nearly targets: 8",
+        "  model.language_model.encoder.layers.{0-3}.self_attn.v_proj (4)",
+        '    "v_proj" matched; but its layer of model.language_model.encoder.layers is not in encoder.layers "-2:", decoder.layers ":"',
+      ].join("\n"),
+    );
+    expect(stdout).toMatch(
+      /model\.language_model\.encoder\.layers +0-3 +4-5 +total\nq_proj +· +1 +2\nv_proj +· +1 +2\n\nmodel\.language_model\.decoder\.layers +0-5 +total\nq_proj +2 +12\n/,
+    );
+  });
+
   test("a configuration that PEFT refuses is explained all the same", async () => {
     const args = ["explain", tinyLlama, "--target-modules", "q_proj,norm,mlp"];
     const { code, stdout, stderr } = await graft(args);

@@ -8,7 +8,14 @@ import {
   mergeWarnings,
   structureOf,
 } from "../../selection/index.ts";
-import { configFlag, loraFlags, loraProblems, readLoraConfig, selectionFlags } from "../adapter-flags.ts";
+import {
+  configFlag,
+  loraFlags,
+  loraProblems,
+  readAdapter,
+  resolveAdapter,
+  selectionFlags,
+} from "../adapter-flags.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, readFlags, toggle } from "../flags.ts";
 import { renderMatrix } from "../matrix.ts";
@@ -43,6 +50,7 @@ targets and of what was nearly one, folded over layers. Then which entry took ho
 Examples:
   graft explain models/tiny-llama --target-modules q_proj --layers-to-transform 4,5 model.layers.3.self_attn.q_proj
   graft explain models/tiny-llama --target-modules '.*\\.(4|5)\\..*_proj' '*layers.3*'
+  graft explain models/tiny-llama --target-modules q_proj,v_proj --layers "last 25%"
   graft explain models/tiny-llama --config out/dictionary/adapter_config.json
   graft explain models/tiny-llama --target-modules q_porj,v_proj --strict`,
   );
@@ -57,15 +65,16 @@ async function run(location: string, asked: readonly string[], command: Command)
   const output = new Output(outputOptions);
   if (file === undefined) problems.push(...loraProblems(values).map(spell));
   throwProblems(problems);
-  const config = await readLoraConfig(file, values);
+  const request = await readAdapter(file, values);
   const { tree, warnings: treeWarnings } = await readModuleTree(location);
+  const { config, compiled, warnings: adapterWarnings } = resolveAdapter(request, tree);
 
-  const source = config.toSelection();
+  const source = compiled ?? config.toSelection();
   const explainer = makeExplainer(tree, source);
   const { selection, failure } = explainer;
   if (!explainer.canJudge) throw failure!;
   const lint = lintSelection(tree, source, selection);
-  const warnings = [...config.warnings, ...mergeWarnings(selection?.warnings ?? [], lint)].map((warning) => ({
+  const warnings = [...adapterWarnings, ...mergeWarnings(selection?.warnings ?? [], lint)].map((warning) => ({
     ...warning,
     message: spell(warning.message),
   }));
@@ -77,7 +86,7 @@ async function run(location: string, asked: readonly string[], command: Command)
 
   const explanations = asked.length > 0 ? explainer.asked(asked) : explainer.all();
   const modules = explanations.map((explanation) => ({ ...explanation, reason: spell(explanation.reason) }));
-  const matrix = matrixOf(tree, selection ?? explainer.all());
+  const matrix = matrixOf(tree, compiled ?? selection ?? explainer.all());
   if (strict) {
     if (!output.json) print(output, modules, asked.length > 0);
     if (failure !== undefined) throw failure;

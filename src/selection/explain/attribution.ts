@@ -11,7 +11,7 @@ export type TakingEntry = {
   readonly part?: string;
   /** Of a parameter: the targets of `targetModules` that became it, in models with stacked experts. */
   readonly from?: readonly string[];
-  /** Of a compiled selection: number of the group. */
+  /** Of a compiled selection of several groups: number of the group. */
   readonly group?: number;
 };
 
@@ -68,13 +68,14 @@ export function attributeSelection(selection: Selection): Attribution {
 export function attributeGroups({ groups, selection }: CompiledLike): Attribution {
   const rows: Attribution = [];
   const taken = new Set<string>();
-  groups.forEach(({ entries }, group) => {
+  groups.forEach(({ entries }, index) => {
+    const group = groups.length > 1 ? { group: index } : {};
     for (const { entry, kind, negative, modules } of entries) {
       if (negative) continue;
       const fresh = modules.filter((name) => !taken.has(name));
       for (const name of fresh) taken.add(name);
       if (kind === "name" || fresh.length === 0)
-        rows.push({ by: { entry, option: "targetModules", group }, names: fresh });
+        rows.push({ by: { entry, option: "targetModules", ...group }, names: fresh });
       else {
         const parts = new Map<string, string[]>();
         for (const name of fresh) {
@@ -84,7 +85,7 @@ export function attributeGroups({ groups, selection }: CompiledLike): Attributio
           else known.push(name);
         }
         for (const [part, names] of parts)
-          rows.push({ by: { entry, option: "targetModules", part, group }, names });
+          rows.push({ by: { entry, option: "targetModules", part, ...group }, names });
       }
     }
   });

@@ -103,7 +103,9 @@ export class GroupExplainer {
       ...kept,
       rule: base.rule === "modules-to-save" ? "modules-to-save" : "no-group",
       reason: misses.every(({ text }) => text === noEntry)
-        ? "no entry of any group matches"
+        ? misses.length === 1
+          ? noEntry
+          : "no entry of any group matches"
         : misses.map(({ text }, index) => this.#labelled(index, text)).join("; "),
       ...(near === undefined ? {} : { near }),
     };
@@ -177,7 +179,9 @@ const isByList = (
 
 /** Layers as they were given. */
 function layersText(layers: unknown): string {
-  if (!isByList(layers)) return `layers ${JSON.stringify(layers)}`;
+  const text = (value: unknown): string =>
+    JSON.stringify(Array.isArray(value) && value.length === 1 ? value[0] : value);
+  if (!isByList(layers)) return `layers ${text(layers)}`;
   const entries = layers instanceof Map ? [...layers] : Object.entries(layers);
-  return entries.map(([list, value]) => `${list} ${JSON.stringify(value)}`).join(", ");
+  return entries.map(([list, value]) => `${list} ${text(value)}`).join(", ");
 }

@@ -30,25 +30,25 @@ describe("says what is amiss", () => {
     [
       llama,
       { targetModules: ["q_porj", "v_proj"] },
-      "entry-unmatched",
+      "entry-matched-nothing",
       'targetModules: "q_porj" matches no module (nearest: "q_proj").',
     ],
     [
       llama,
       { targetModules: ["attn.q_proj", "v_proj"] },
-      "entry-unmatched",
+      "entry-matched-nothing",
       'targetModules: "attn.q_proj" matches no module (nearest: "self_attn.q_proj").',
     ],
     [
       llama,
       { targetModules: ["q_proj.weight", "v_proj"] },
-      "entry-unmatched",
+      "entry-matched-nothing",
       'targetModules: "q_proj.weight" matches no module: it names a parameter; "q_proj" is the module.',
     ],
     [
       llama,
       { targetModules: ["base_model.model.model.layers.0.self_attn.q_proj", "v_proj"] },
-      "entry-unmatched",
+      "entry-matched-nothing",
       /leave out PEFT's own "base_model\.model\."/,
     ],
     [

@@ -132,7 +132,7 @@ function describeUnmatched(context: LintContext, entry: string): void {
     );
   else
     context.warn(
-      "entry-unmatched",
+      "entry-matched-nothing",
       `targetModules: ${quoted} matches no module${hint(context, entry)}.`,
       details,
     );
