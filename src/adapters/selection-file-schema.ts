@@ -149,3 +149,18 @@ export const fileSchema = z
   .describe(
     "Which modules of a model get LoRA adapters, for Graft: the options of PEFT's LoraConfig, and groups of modules with their own layers and ranks.",
   );
+
+/** The JSON schema of a file, for editors. */
+export const graftSchema = (): Record<string, unknown> => ({
+  title: "Graft selection",
+  ...z.toJSONSchema(fileSchema, {
+    target: "draft-2020-12",
+    io: "input",
+    override: ({ jsonSchema }) => {
+      // that integers are exact, and keys strings, goes without saying
+      if (jsonSchema.minimum === Number.MIN_SAFE_INTEGER) delete jsonSchema.minimum;
+      if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
+      delete jsonSchema.propertyNames;
+    },
+  }),
+});
