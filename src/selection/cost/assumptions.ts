@@ -53,7 +53,5 @@ export class Assumptions {
       this.add(
         "Adapters of stacked experts are applied to activations; PEFT adds their product to the weight.",
       );
-    if (selection.config.layerReplication !== null && selection.config.layerReplication.length > 0)
-      this.add("Layers that layerReplication repeats are counted once, but for parameters and bytes.");
   }
 }

@@ -6,6 +6,7 @@ import { type Account, buffer, type Flops, Flow, sumFlops } from "./flow.ts";
 import { type Layout, layOut, type Tower } from "./layout.ts";
 import { type Feed, type Pass, passThrough } from "./passes.ts";
 import { imagePositions, isSignal, type Positions, positionsBefore, samePositions } from "./positions.ts";
+import { replicatedTree } from "./replicated.ts";
 import { type TrainedUnits, trainedByAllLinear, trainedBySelection } from "./trained.ts";
 
 /** Attention and MLP of a layer read the same input. */
@@ -26,7 +27,9 @@ const dtypeBytes: Readonly<Record<string, number>> = {
  * gradient of its input, if that depends on anything trained, and once more for the gradient of the weight, if that is
  * trained. Elementwise work is not counted. See docs/cost.md.
  */
-export function estimateCost(tree: ModuleTree, selection: Selection, options: CostOptions = {}): Cost {
+export function estimateCost(given: ModuleTree, selection: Selection, options: CostOptions = {}): Cost {
+  const ranges = selection.config.layerReplication ?? [];
+  const tree = ranges.length === 0 ? given : replicatedTree(given, ranges);
   const { batchSize = 1, sequenceLength = 512, labelFraction = 1 } = options;
   const targetLength = options.targetLength ?? sequenceLength;
   const layout = layOut(tree);

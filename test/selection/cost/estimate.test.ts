@@ -290,6 +290,28 @@ describe("mixtures of experts", () => {
   });
 });
 
+test("replicated layers are executed as often as they are listed", () => {
+  const config = { r: 4, targetModules: "all-linear" };
+  const layerReplication: [number, number][] = [
+    [0, 12],
+    [4, 16],
+  ];
+  const plain = costOf("llama-3.2-1b", config);
+  const more = costOf("llama-3.2-1b", { ...config, layerReplication });
+  expect(figures(more.allLinear)).toEqual(figures(more));
+  for (const part of ["frozen", "trained", "attention"] as const)
+    expect(more.forwardFlops[part]).toBe((plain.forwardFlops[part] * 24) / 16);
+  expect(more.trainableParameters).toBe((plain.trainableParameters * 24) / 16);
+  expect(more.frozenWeightBytes).toBe(plain.frozenWeightBytes);
+  const last = costOf("llama-3.2-1b", {
+    ...config,
+    targetModules: ["v_proj"],
+    layerReplication,
+    layersToTransform: [23],
+  });
+  expect(last.lowestLayer).toBe("model.layers.23");
+});
+
 test("a batch's shape scales what depends on it", () => {
   const config = { targetModules: ["q_proj", "v_proj"] };
   const [one, four] = [1, 4].map((batchSize) => costOf("llama-3.2-1b", config, { batchSize }));
