@@ -20,7 +20,7 @@ export function selectOnSkeleton(name: string, configs: readonly SelectionConfig
     {
       encoding: "utf8",
       input: JSON.stringify(configs.map(snakeCase)),
-      env: { ...process.env, HF_HUB_OFFLINE: "1", PYTHONHASHSEED: "0" },
+      env: { ...process.env, HF_HUB_OFFLINE: "1", PYTHONHASHSEED: "0", PYTHONDONTWRITEBYTECODE: "1" },
       maxBuffer: 2 ** 28,
     },
   );
