@@ -4,7 +4,7 @@ import { targetProblems } from "../peft/inject.ts";
 import { isTruthy, type SelectionConfig } from "../peft/options.ts";
 import { type Preparation, prepare } from "../peft/prepare.ts";
 import { selectTargets } from "../peft/select.ts";
-import type { Selection } from "../peft/selection.ts";
+import { partsOf, type Selection } from "../peft/selection.ts";
 import { Tails } from "../peft/tails.ts";
 import { compareCodePoints, parentOf } from "../python.ts";
 import type { ModuleTree } from "../tree.ts";
@@ -37,7 +37,10 @@ export class Explainer {
     const { selection, failure } = attempt(() => selectTargets(tree, config));
     this.selection = selection;
     this.failure = failure;
-    this.#preparation = attempt(() => prepare(tree, config, new Warnings())).selection;
+    this.#preparation =
+      selection === undefined
+        ? attempt(() => prepare(tree, config, new Warnings())).selection
+        : partsOf(selection).preparation;
     this.names = this.#preparation?.isDummy
       ? this.#preparation.live.names
       : (this.#preparation?.modules.names ?? tree.modules.map(({ name }) => name));
@@ -98,13 +101,16 @@ export class Explainer {
     const verdict = this.#rules.judge(name, kind?.kind ?? "module", kind?.className ?? this.tree.className);
     const extra = [this.#trainedAnyhow(name, verdict), this.#problemOf(name, verdict), this.#valuesOf(name)];
     const adapted = this.#adapted.get(name);
+    if (adapted === undefined && extra.every((part) => part === undefined)) return verdict;
     const notes = extra.flatMap((part) => part?.note ?? []);
     if (adapted !== undefined)
       notes.push(`targetParameters adapts its ${adapted.map((own) => JSON.stringify(own)).join(", ")}`);
     return {
       ...verdict,
       reason: [verdict.reason, ...notes].join("; "),
-      ...Object.assign({}, ...extra.map((part) => part?.fields)),
+      ...extra[0]?.fields,
+      ...extra[1]?.fields,
+      ...extra[2]?.fields,
       ...(adapted === undefined ? {} : { adaptedParameters: adapted }),
     };
   }
