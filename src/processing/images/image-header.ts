@@ -1,4 +1,4 @@
-/** Kinds of picture files that can be read, and those that are known only to be refused by name. */
+/** Kinds of picture files that can be read. */
 export type ImageFormat = "jpeg" | "png" | "gif" | "webp" | "tiff" | "avif";
 
 export type ImageHeader = {
@@ -110,4 +110,18 @@ export function describeForeignFile(bytes: Uint8Array): { what: string; remedy: 
     remedy: "Give a JPEG, PNG, WebP, GIF, TIFF or AVIF file.",
     known: false,
   };
+}
+
+/**
+ * Whether an AVIF file stores colour at less than full resolution, or samples of more than 8 bits: decoders make
+ * different pixels of these. Source: AV1 Codec ISO Media File Format Binding, section 2.3 (AV1CodecConfigurationBox).
+ */
+export function isReducedAvif(bytes: Uint8Array): boolean {
+  const text = new TextDecoder("latin1").decode(bytes.subarray(0, 1 << 16));
+  for (let at = text.indexOf("av1C"); at >= 0; at = text.indexOf("av1C", at + 4)) {
+    const flags = bytes[at + 6] ?? 0;
+    const [deep, gray, subsampled] = [flags & 0x40, flags & 0x10, flags & 0x0c];
+    if (deep || (subsampled && !gray)) return true;
+  }
+  return false;
 }

@@ -3,6 +3,7 @@ import { openFile } from "../../data/node.ts";
 import { isGraftError } from "../../errors.ts";
 import { checkSize, type Decode } from "./decode.ts";
 import { colourUndrawnPixels, readGifFrame } from "./gif-frame.ts";
+import { isReducedAvif } from "./image-header.ts";
 import { orient, xmpOrientation } from "./orientation.ts";
 import { type ImagePlace, imageError } from "./problem.ts";
 import type { RgbImage } from "./rgb-image.ts";
@@ -69,6 +70,12 @@ const typed = {
 
 /** Decode with sharp (libvips), its colour management off; samples become RGB by Pillow's rules. */
 export const decode: Decode = async (bytes, header, { maxPixels, picture }) => {
+  if (header.format === "avif" && isReducedAvif(bytes))
+    throw imageError(
+      "unsupported-image",
+      picture,
+      "the AVIF file has reduced colour (4:2:0 or 4:2:2) or more than 8 bits, of which sharp makes other pixels than Pillow. Convert it to PNG.",
+    );
   const sharp = await loadSharp(picture);
   // "error": a file that is cut off or damaged is refused; bytes that decoders skip over are not. As Pillow.
   const open = (): Sharp => sharp(bytes, { ignoreIcc: true, failOn: "error", limitInputPixels: false });

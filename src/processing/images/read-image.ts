@@ -22,8 +22,8 @@ export const MAX_PIXELS = 2 * Math.floor((1024 * 1024 * 1024) / 4 / 3);
 
 /**
  * Read a picture as the reference does, `exif_transpose(Image.open(file)).convert("RGB")` in Pillow: the first frame
- * of an animation, alpha dropped, no colour profile applied. Reads JPEG, PNG, WebP, GIF, TIFF and AVIF; what a file
- * is, its bytes decide and not its name.
+ * of an animation, alpha dropped, no colour profile applied. Reads JPEG, PNG, WebP, GIF, TIFF and (in Node, at
+ * full colour resolution only) AVIF; what a file is, its bytes decide and not its name.
  * @throws DataError that names the picture and its row: "unreadable", "empty-image", "not-an-image",
  * "unsupported-image", "image-too-large", "broken-image", "no-image-library", "bad-data-url".
  */
