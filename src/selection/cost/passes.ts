@@ -34,7 +34,7 @@ export type Feed = {
 export type Pass = {
   readonly tower: Tower;
   readonly account: Account;
-  /** The first layer that the backward pass reaches, undefined if it reaches none. */
+  /** The lowest layer that the backward pass reaches, or what stands outside of layers; undefined if it reaches none. */
   readonly lowest: string | undefined;
   /** Whether its input depends on something trained: the backward pass goes through all of it. */
   readonly isCrossed: boolean;
@@ -65,6 +65,8 @@ export function passThrough(layout: Layout, flow: Flow, feed: Feed): Pass[] {
     const rows = fresh(last.isNeeded, feed.labels * head.inputs);
     const logits = flow.linear(rows, head, feed.labels, "head");
     if (logits.isNeeded) flow.keep(logits);
+    const final = passes.at(-1)!;
+    if (logits.isNeeded && !last.isNeeded) passes[passes.length - 1] = { ...final, lowest: head.name };
   }
   return passes;
 }

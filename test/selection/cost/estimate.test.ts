@@ -150,6 +150,13 @@ describe("where the backward pass ends", () => {
     }
   });
 
+  test("with the head alone it does not reach the layers", () => {
+    const { lowestLayer, backwardFlops, saved } = costOf("mistral-7b", { targetModules: ["lm_head"] });
+    expect(lowestLayer).toBe("lm_head");
+    expect(backwardFlops.total).toBe(backwardFlops.trained);
+    expect(saved.backwardShare).toBeGreaterThan(0.99);
+  });
+
   test("it is the lowest that counts, not how many", () => {
     expect(at([3, 15]).lowestLayer).toBe("model.layers.3");
     expect(at([3, 15]).saved.frozenForwardShare).toBe(at(from(3)).saved.frozenForwardShare);
