@@ -149,6 +149,7 @@ const convCases: readonly ConvCase[] = [
     { group: 2, dilations: [2, 3], strides: [3, 2], pads: [2, 0, 1, 3] },
   ],
   ["1 by 1", [2, 3, 2, 2], [2, 3, 1, 1], { hasBias: true }],
+  ["1 by 1 with zeros around", [1, 2, 3, 2], [2, 2, 1, 1], { pads: [1, 0, 0, 1] }],
   ["a kernel as large as the image", [2, 2, 3, 2], [2, 2, 3, 2], {}],
 ];
 
