@@ -316,20 +316,21 @@ function checkLayout(tensors: readonly HeaderTensor[], dataLength: number, probl
   let last: HeaderTensor | undefined;
   for (const tensor of tensors) {
     const { name, start, end } = tensor;
-    const after = last === undefined ? "the header" : `tensor ${quote(last.name)}`;
+    const before = last;
+    const after = () => (before === undefined ? "the header" : `tensor ${quote(before.name)}`);
     if (start > covered)
       problems.add({
         code: "invalid-offset",
         tensor: name,
         start,
-        message: `tensor ${quote(name)} starts at ${start}, which leaves a hole of ${start - covered} bytes after ${after}`,
+        message: `tensor ${quote(name)} starts at ${start}, which leaves a hole of ${start - covered} bytes after ${after()}`,
       });
     else if (start < covered)
       problems.add({
         code: "invalid-offset",
         tensor: name,
         start,
-        message: `tensor ${quote(name)} starts at ${start} and overlaps ${after}, which ends at ${covered}`,
+        message: `tensor ${quote(name)} starts at ${start} and overlaps ${after()}, which ends at ${covered}`,
       });
     if (end >= covered) last = tensor;
     covered = Math.max(covered, end);

@@ -45,8 +45,11 @@ function parseIndex(index: string, json: unknown): WeightMap {
   const problems = new Problems();
   const checked = new Set<string>();
   const fileOf = weightMap as Record<string, string>;
+  let last: unknown;
   for (const tensor of Object.keys(fileOf)) {
     const file: unknown = fileOf[tensor];
+    if (file === last) continue;
+    if (typeof file === "string") last = file; // checked once for all that follow
     if (typeof file !== "string")
       problems.add({
         code: "invalid-index",

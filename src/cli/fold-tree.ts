@@ -20,136 +20,143 @@ export type ViewNode = {
   readonly children: readonly ViewNode[];
 };
 
-/** A module with what is below it. */
-type Branch = {
-  readonly leaf: string;
-  readonly info: ModuleInfo;
-  readonly mark: string;
-  readonly tiedTo: string | undefined;
-  children: Branch[];
-  parameters: number;
-  /** Equal for modules that are alike in everything below them. */
-  make: number;
-};
-
 const number = /^(?:0|[1-9][0-9]*)$/;
 
 /** The tree with the items of each list that are alike, and equally marked, put together. */
-export function foldTree(tree: ModuleTree, { only, marks }: TreeViewOptions): ViewNode {
-  const root = grow(tree, marks, only);
-  const makes = new Map<string, number>();
-  judge(root, makes);
-  return fold(root, root.info.className || "model", 1, 1);
+export function foldTree(tree: ModuleTree, options: TreeViewOptions): ViewNode {
+  const grown = new Growth(tree, options);
+  return grown.fold(0, grown.modules[0]!.className || "model", 1, 1);
 }
 
-function grow(tree: ModuleTree, marks: TreeViewOptions["marks"], only: TreeViewOptions["only"]): Branch {
-  const { modules } = tree;
-  const tied = new Map(tree.tiedWeights);
-  const shown = only === undefined ? undefined : withAncestors(tree, only);
-  const parents = parentIndices(modules);
-  const branches = modules.map((info): Branch => {
-    const { name, parameters } = info;
-    let own = 0;
-    let tiedTo: string | undefined;
-    for (const [parameter, shape] of parameters) {
-      const source = tied.size === 0 ? undefined : tied.get(name === "" ? parameter : `${name}.${parameter}`);
-      if (source === undefined) own += sizeOf(shape);
-      else if (parameters.length === 1) tiedTo = source.slice(0, Math.max(0, source.lastIndexOf(".")));
+/** A tree by the indices of its modules: with 100,000 of them, an object for each would take longer than all the rest. */
+class Growth {
+  readonly modules: readonly ModuleInfo[];
+  private readonly marks: TreeViewOptions["marks"];
+  /** Parameters of a module with everything below it. */
+  private readonly parameters: Float64Array;
+  private readonly children: (number[] | undefined)[];
+  /** Equal for modules that are alike in everything below them. */
+  private readonly makes: Int32Array;
+  private readonly tiedTo = new Map<number, string>();
+
+  constructor(tree: ModuleTree, { only, marks }: TreeViewOptions) {
+    const { modules, className } = tree;
+    const root = { name: "", className, kind: "module", in: null, out: null, parameters: [] } as const;
+    this.modules = modules[0]?.name === "" ? modules : [root, ...modules];
+    this.marks = marks;
+    this.parameters = new Float64Array(this.modules.length);
+    this.children = new Array(this.modules.length);
+    this.makes = new Int32Array(this.modules.length);
+    const parents = parentIndices(this.modules);
+    this.count(tree.tiedWeights, parents);
+    const shown = only && withAncestors(this.modules, only);
+    for (let i = 1; i < this.modules.length; i++) {
+      if (shown?.has(this.modules[i]!.name) === false) continue;
+      const parent = Math.max(0, parents[i]!);
+      const siblings = this.children[parent];
+      if (siblings === undefined) this.children[parent] = [i];
+      else siblings.push(i);
     }
-    return {
-      leaf: name.slice(name.lastIndexOf(".") + 1),
-      info,
-      mark: marks?.get(name) ?? "",
-      tiedTo,
-      children: none,
-      parameters: own,
-      make: -1,
-    };
-  });
-  const root = branches.find(({ info }) => info.name === "") ?? emptyRoot(tree);
-  // Children come after their parents: counted from behind, what is below is complete when it is passed on.
-  for (let i = branches.length - 1; i >= 0; i--) {
-    const branch = branches[i]!;
-    const parent = parents[i] === -1 ? root : branches[parents[i]!]!;
-    if (parent !== branch) parent.parameters += branch.parameters;
+    this.judge();
   }
-  branches.forEach((branch, i) => {
-    const parent = parents[i] === -1 ? root : branches[parents[i]!]!;
-    if (parent === branch || (shown !== undefined && !shown.has(branch.info.name))) return;
-    if (parent.children === none) parent.children = [branch];
-    else parent.children.push(branch);
-  });
-  return root;
+
+  private count(tiedWeights: ModuleTree["tiedWeights"], parents: Int32Array): void {
+    const tied = new Map(tiedWeights);
+    this.modules.forEach(({ name, parameters }, i) => {
+      let own = 0;
+      for (const [parameter, shape] of parameters) {
+        const source =
+          tied.size === 0 ? undefined : tied.get(name === "" ? parameter : `${name}.${parameter}`);
+        if (source === undefined) own += sizeOf(shape);
+        else if (parameters.length === 1)
+          this.tiedTo.set(i, source.slice(0, Math.max(0, source.lastIndexOf("."))));
+      }
+      this.parameters[i] = own;
+    });
+    // Children come after their parents: counted from behind, what is below is complete when it is passed on.
+    for (let i = parents.length - 1; i > 0; i--)
+      this.parameters[Math.max(0, parents[i]!)]! += this.parameters[i]!;
+  }
+
+  /** Says which modules are alike, innermost first, and drops what has neither parameters nor a mark. */
+  private judge(): void {
+    const known = new Map<string, number>();
+    for (let i = this.modules.length - 1; i >= 0; i--) {
+      const { className, kind, parameters } = this.modules[i]!;
+      let key = `${className} ${kind} ${this.mark(i)}`;
+      const tiedTo = this.tiedTo.get(i);
+      if (tiedTo !== undefined) key += ` = ${tiedTo}`;
+      for (const [name, shape] of parameters) {
+        key += ` ${name}`;
+        for (const dim of shape) key += `,${dim}`;
+      }
+      const children = this.children[i]?.filter((child) => this.isShown(child));
+      this.children[i] = children;
+      if (children !== undefined)
+        for (const child of children) key += `\n${this.leaf(child)} ${this.makes[child]}`;
+      const make = known.get(key) ?? known.size;
+      known.set(key, make);
+      this.makes[i] = make;
+    }
+  }
+
+  private isShown(i: number): boolean {
+    return (
+      this.parameters[i]! > 0 ||
+      (this.children[i]?.length ?? 0) > 0 ||
+      this.mark(i) !== "" ||
+      this.tiedTo.has(i)
+    );
+  }
+
+  private mark(i: number): string {
+    return this.marks?.get(this.modules[i]!.name) ?? "";
+  }
+
+  private leaf(i: number): string {
+    const { name } = this.modules[i]!;
+    return name.slice(name.lastIndexOf(".") + 1);
+  }
+
+  fold(index: number, label: string, count: number, times: number): ViewNode {
+    const info = this.modules[index]!;
+    const children = this.children[index] ?? [];
+    const mark = this.mark(index);
+    const alike = new Map<number, number[]>();
+    for (const child of children) {
+      if (!number.test(this.leaf(child))) continue;
+      const group = alike.get(this.makes[child]!);
+      if (group === undefined) alike.set(this.makes[child]!, [child]);
+      else group.push(child);
+    }
+    const lines: ViewNode[] = [];
+    for (const child of children) {
+      const leaf = this.leaf(child);
+      const group = number.test(leaf) ? alike.get(this.makes[child]!)! : [child];
+      if (group[0] !== child) continue;
+      const name = group.length === 1 ? leaf : numberRanges(group.map((item) => Number(this.leaf(item))));
+      const isWhole = group.length === children.length && group.length > 1 && info.name !== "";
+      const label = isWhole ? `${this.leaf(index)}.${name}` : name;
+      const node = this.fold(child, label, group.length, times * group.length);
+      // A list whose items are all alike, and which is nothing besides, needs no line of its own.
+      if (isWhole && info.parameters.length === 0 && mark === "" && count === 1) return node;
+      lines.push(node);
+    }
+    const tiedTo = this.tiedTo.get(index);
+    return { label, info, count, times, parameters: this.parameters[index]!, mark, tiedTo, children: lines };
+  }
 }
 
-/** Most modules have no children; they share this. */
-const none: Branch[] = [];
-
-const emptyRoot = ({ className }: ModuleTree): Branch => ({
-  leaf: "",
-  info: { name: "", className, kind: "module", in: null, out: null, parameters: [] },
-  mark: "",
-  tiedTo: undefined,
-  children: none,
-  parameters: 0,
-  make: -1,
-});
-
-function withAncestors(tree: ModuleTree, only: (name: string) => boolean): Set<string> {
+function withAncestors(modules: readonly ModuleInfo[], only: (name: string) => boolean): Set<string> {
   const shown = new Set<string>();
-  for (const { name } of tree.modules) {
+  for (const { name } of modules) {
     if (name === "" || !only(name)) continue;
-    for (let end = name.length; end !== -1; end = name.lastIndexOf(".", end - 1)) {
-      const part = name.slice(0, end);
-      if (shown.size === shown.add(part).size || end === 0) break;
+    for (let end = name.length; end > 0; end = name.lastIndexOf(".", end - 1)) {
+      const { size } = shown;
+      if (size === shown.add(name.slice(0, end)).size) break;
     }
   }
   return shown;
-}
-
-/** Says which modules are alike, innermost first, and drops what has neither parameters nor a mark. */
-function judge(branch: Branch, makes: Map<string, number>): void {
-  const { info, children, mark, tiedTo } = branch;
-  let kept = 0;
-  for (const child of children) {
-    judge(child, makes);
-    if (child.parameters > 0 || child.children.length > 0 || child.mark !== "" || child.tiedTo !== undefined)
-      children[kept++] = child;
-  }
-  if (kept < children.length) children.length = kept;
-  let key = `${info.className}\n${info.kind}\n${mark}\n${tiedTo ?? ""}`;
-  for (const [name, shape] of info.parameters) {
-    key += `\n${name}`;
-    for (const dim of shape) key += ` ${dim}`;
-  }
-  for (const { leaf, make } of children) key += `\n.${leaf} ${make}`;
-  const known = makes.get(key);
-  branch.make = known ?? makes.size;
-  if (known === undefined) makes.set(key, makes.size);
-}
-
-function fold(branch: Branch, label: string, count: number, times: number): ViewNode {
-  const { info, parameters, mark, tiedTo, children } = branch;
-  const lines: ViewNode[] = [];
-  const alike = new Map<number, Branch[]>();
-  for (const child of children) {
-    if (!number.test(child.leaf)) continue;
-    const group = alike.get(child.make);
-    if (group === undefined) alike.set(child.make, [child]);
-    else group.push(child);
-  }
-  for (const child of children) {
-    const group = number.test(child.leaf) ? alike.get(child.make)! : [child];
-    if (group[0] !== child) continue;
-    const name = group.length === 1 ? child.leaf : numberRanges(group.map(({ leaf }) => Number(leaf)));
-    const list = group.length === children.length && group.length > 1 && branch.leaf !== "";
-    const node = fold(child, list ? `${branch.leaf}.${name}` : name, group.length, times * group.length);
-    if (!list) lines.push(node);
-    // A list whose items are all alike, and which is nothing besides, needs no line of its own.
-    else if (info.parameters.length === 0 && mark === "" && count === 1) return node;
-    else lines.push(node);
-  }
-  return { label, info, count, times, parameters, mark, tiedTo, children: lines };
 }
 
 const sizeOf = (shape: readonly number[]): number => {

@@ -9,7 +9,8 @@ type Node = {
   readonly path: string;
   readonly leaf: string;
   readonly own: OwnTensors;
-  readonly children: Node[];
+  children: Node[];
+  byLeaf: Map<string, Node> | undefined;
   hasQuantizationState: boolean;
   isRouter: boolean;
 };
@@ -24,7 +25,7 @@ export type Grown = {
 /** The modules that hold these tensors, with their parents, in an order that a model could have. */
 export function growModules(tensors: readonly TensorInfo[], config: RawConfig, rootClass: string): Grown {
   const nodes = plant(tensors);
-  const context = contextOf(nodes.values(), config);
+  const context = contextOf(nodes, config);
   const compare = isAlphabetical(tensors) ? compareUsual : compareNumbers;
   const modules: ModuleInfo[] = [];
   const quantization = new Map<string, number>();
@@ -66,7 +67,7 @@ export function growModules(tensors: readonly TensorInfo[], config: RawConfig, r
       if (shape === undefined) unknownShapes.push(path);
       return;
     }
-    modules[at] = own.size > 0 ? { ...guess(path, node.leaf, own, context), name: path } : container(node);
+    modules[at] = own.size > 0 ? guess(path, node.leaf, own, context) : container(node);
     const parametrized = children.length > 0 ? parametrization(node, config) : undefined;
     if (parametrized !== undefined) modules[at] = parametrized;
     if (node.leaf === "weight" && own.has("original0")) {
@@ -76,47 +77,87 @@ export function growModules(tensors: readonly TensorInfo[], config: RawConfig, r
     } else if (node.leaf === "parametrizations")
       modules[at] = { ...empty(path, "ModuleDict"), kind: "moduledict" };
   };
-  visit(nodes.get("")!);
+  visit(nodes[0]!);
   return { modules, quantization, unknownShapes };
 }
 
-/** Modules by path, parents before children. */
-function plant(tensors: readonly TensorInfo[]): Map<string, Node> {
-  const nodes = new Map<string, Node>();
-  const nodeAt = (path: string): Node => {
-    const known = nodes.get(path);
-    if (known !== undefined) return known;
-    const dot = path.lastIndexOf(".");
-    const parent = path === "" ? undefined : nodeAt(dot === -1 ? "" : path.slice(0, dot));
-    const node: Node = {
-      path,
-      leaf: path.slice(dot + 1),
-      own: new OwnTensors(),
-      children: [],
-      hasQuantizationState: false,
-      isRouter: false,
-    };
-    nodes.set(path, node);
-    parent?.children.push(node);
-    return node;
+/** All modules, parents before children. */
+function plant(tensors: readonly TensorInfo[]): Node[] {
+  const nodes: Node[] = [];
+  const root = newNode("", "");
+  nodes.push(root);
+  // Where the last tensor was, from the root: the next one is nearly always near.
+  const open = [root];
+  const nodeAt = (name: string, length: number): Node => {
+    let top = open.at(-1)!;
+    while (top !== root && !isBelow(name, length, top.path)) {
+      open.pop();
+      top = open.at(-1)!;
+    }
+    for (let start = top === root ? 0 : top.path.length + 1; start <= length; ) {
+      const dot = name.indexOf(".", start);
+      const end = dot === -1 || dot > length ? length : dot;
+      const leaf = name.slice(start, end);
+      start = end + 1;
+      if (end === 0) continue; // a name that begins with a dot belongs to the root
+      let child = childOf(top, leaf);
+      if (child === undefined) {
+        child = newNode(name.slice(0, end), leaf);
+        nodes.push(child);
+        if (top.children === none) top.children = [child];
+        else top.children.push(child);
+        top.byLeaf?.set(leaf, child);
+      }
+      open.push(child);
+      top = child;
+    }
+    return top;
   };
-  nodeAt("");
   for (const tensor of tensors) {
     const { name } = tensor;
     if (name.includes(".weight.") && isQuantizationState(name)) {
-      nodeAt(name.slice(0, name.lastIndexOf(".weight."))).hasQuantizationState = true;
+      nodeAt(name, name.lastIndexOf(".weight.")).hasQuantizationState = true;
       continue;
     }
     const dot = name.lastIndexOf(".");
-    nodeAt(dot === -1 ? "" : name.slice(0, dot)).own.add(name.slice(dot + 1), tensor);
+    (dot <= 0 ? root : nodeAt(name, dot)).own.add(name.slice(dot + 1), tensor);
   }
   return nodes;
 }
 
-function mayBeQuantized({ names, tensors }: OwnTensors, hasState: boolean): boolean {
+/** Whether `path` is the first `length` characters of the name, or part of them up to a dot. */
+const isBelow = (name: string, length: number, path: string): boolean =>
+  path.length <= length && name.charCodeAt(path.length) === 0x2e && name.startsWith(path);
+
+/** Most modules have no children; they share this. */
+const none: Node[] = [];
+
+const newNode = (path: string, leaf: string): Node => ({
+  path,
+  leaf,
+  own: new OwnTensors(),
+  children: none,
+  byLeaf: undefined,
+  hasQuantizationState: false,
+  isRouter: false,
+});
+
+/** More children than this are looked up in a map. */
+const few = 8;
+
+function childOf(node: Node, leaf: string): Node | undefined {
+  const { children } = node;
+  if (children.length <= few) return children.find((child) => child.leaf === leaf);
+  node.byLeaf ??= new Map(children.map((child) => [child.leaf, child]));
+  return node.byLeaf.get(leaf);
+}
+
+function mayBeQuantized(own: OwnTensors, hasState: boolean): boolean {
   if (hasState) return true;
-  for (let i = 0; i < names.length; i++)
-    if (names[i] === "weight" ? tensors[i]!.dtype === "uint8" : quantizationNames.has(names[i]!)) return true;
+  for (let i = 0; i < own.size; i++) {
+    const name = own.name(i);
+    if (name === "weight" ? own.tensor(i).dtype === "uint8" : quantizationNames.has(name)) return true;
+  }
   return false;
 }
 
@@ -133,8 +174,8 @@ function markRouter(siblings: readonly Node[], config: RawConfig): void {
       node.isRouter = true;
 }
 
-const shapesOf = ({ names, tensors }: OwnTensors): NamedShape[] =>
-  names.map((name, i) => [name, tensors[i]!.shape]);
+const shapesOf = (own: OwnTensors): NamedShape[] =>
+  Array.from({ length: own.size }, (_, i) => [own.name(i), own.tensor(i).shape]);
 
 const digits = /^(?:0|[1-9]\d*)$/;
 

@@ -1,4 +1,4 @@
-import type { ModuleExtra, ModuleKind, NamedShape } from "../tree.ts";
+import type { ModuleExtra, ModuleInfo, ModuleKind, NamedShape } from "../tree.ts";
 import type { OwnTensors } from "./quantized.ts";
 import { type RawConfig, setting, type TensorInfo } from "./types.ts";
 
@@ -71,10 +71,19 @@ function storedOrder(own: OwnTensors): "in-out" | "out-in" | undefined {
 }
 
 /** What a module with these tensors is. */
-export function guess(path: string, leaf: string, own: OwnTensors, context: Context): Guess {
+export function guess(path: string, leaf: string, own: OwnTensors, context: Context): ModuleInfo {
+  if (own.size === 1 && own.name(0) === "weight" && own.tensor(0).shape.length === 2) {
+    const { className, kind, in: inputs, out } = matrix(path, leaf, own, context);
+    return { name: path, className, kind, in: inputs, out, parameters: [["weight", own.tensor(0).shape]] };
+  }
+  return { ...guessKind(path, leaf, own, context), name: path };
+}
+
+function guessKind(path: string, leaf: string, own: OwnTensors, context: Context): Guess {
   const parameters: NamedShape[] = [];
   for (let i = 0; i < own.size; i++) {
-    const [name, tensor] = [own.names[i]!, own.tensors[i]!];
+    const tensor = own.tensor(i);
+    const name = own.name(i);
     if (!isBuffer(name, tensor, own)) parameters.push([name, tensor.shape]);
   }
   const weight = own.get("weight");

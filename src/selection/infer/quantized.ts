@@ -1,28 +1,41 @@
 import { type RawConfig, setting, sizeOf, type TensorInfo } from "./types.ts";
 
-/** Own tensors of one module, by their last name. There are few, mostly one, so that a list is faster than a map. */
+/** Own tensors of one module, by their last name: mostly one, which therefore needs no list. */
 export class OwnTensors {
-  readonly names: string[] = [];
-  readonly tensors: TensorInfo[] = [];
+  private firstName = "";
+  private first: TensorInfo | undefined;
+  private rest: { readonly name: string; readonly tensor: TensorInfo }[] | undefined;
 
   get size(): number {
-    return this.names.length;
+    return this.first === undefined ? 0 : 1 + (this.rest?.length ?? 0);
   }
 
   /** A name that is given again stands for its first tensor. */
   add(name: string, tensor: TensorInfo): void {
-    if (this.names.includes(name)) return;
-    this.names.push(name);
-    this.tensors.push(tensor);
+    if (this.first === undefined) {
+      this.firstName = name;
+      this.first = tensor;
+    } else if (!this.has(name)) {
+      this.rest ??= [];
+      this.rest.push({ name, tensor });
+    }
+  }
+
+  name(index: number): string {
+    return index === 0 ? this.firstName : this.rest![index - 1]!.name;
+  }
+
+  tensor(index: number): TensorInfo {
+    return index === 0 ? this.first! : this.rest![index - 1]!.tensor;
   }
 
   get(name: string): TensorInfo | undefined {
-    const at = this.names.indexOf(name);
-    return at === -1 ? undefined : this.tensors[at];
+    if (this.firstName === name) return this.first;
+    return this.rest?.find((other) => other.name === name)?.tensor;
   }
 
   has(name: string): boolean {
-    return this.names.includes(name);
+    return this.get(name) !== undefined;
   }
 }
 
