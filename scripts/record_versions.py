@@ -443,10 +443,10 @@ def main():
             results[release.tag[1:]] = release.choose(model, fields)
         vectors.append({"skeleton": name, "config": fields, "releases": fold(results, digests)})
     OUT.mkdir(exist_ok=True)
-    text = json.dumps({"toys": TOYS, "outcomes": list(digests.values()), "vectors": vectors}, separators=(",", ":"))
+    text = json.dumps({"toys": TOYS, "outcomes": list(digests.values()), "configurations": vectors}, separators=(",", ":"))
     (OUT / "vectors.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     manifest = {
-        "script": "scripts/record_versions.py", "vectors": len(vectors), "python": platform.python_version(),
+        "script": "scripts/record_versions.py", "configurations": len(vectors), "python": platform.python_version(),
         "torch": torch.__version__, "transformers": transformers.__version__,
         "source": "https://github.com/huggingface/peft (Apache-2.0), functions of each tag run as they are",
         "commits": {tag: clone.commit(tag) for tag in TAGS},

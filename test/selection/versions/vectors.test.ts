@@ -24,11 +24,11 @@ type Outcome = {
 type Vectors = {
   toys: Record<string, unknown>;
   outcomes: Outcome[];
-  vectors: { skeleton: string; config: Record<string, unknown>; releases: Record<string, number> }[];
+  configurations: { skeleton: string; config: Record<string, unknown>; releases: Record<string, number> }[];
 };
 
 const file = join(import.meta.dirname, "../../vectors/versions/vectors.json.gz");
-const { toys, outcomes, vectors } = readVectors(file) as Vectors;
+const { toys, outcomes, configurations } = readVectors(file) as Vectors;
 
 const treeOf = (name: string): ModuleTree =>
   name in toys ? parseSkeleton(toys[name]) : findSkeleton(name, file);
@@ -62,14 +62,17 @@ const compact = (targets: [string, number, number][]): Outcome =>
         sha256: createHash("sha256").update(JSON.stringify(targets)).digest("hex"),
       };
 
-test.each(Object.keys(vectors[0]!.releases))("PEFT %s chooses what its own source chooses", (version) => {
-  for (const { skeleton, config, releases } of vectors) {
-    const { at: _, ...expected } = outcomes[releases[version]!] as Outcome & { at: number };
-    const actual = choose(treeOf(skeleton), configOf(config), version);
-    const what = `${skeleton} ${JSON.stringify(config)} by ${version}`;
-    expect.soft({ what, ...actual }).toEqual({ what, ...expected });
-  }
-});
+test.each(Object.keys(configurations[0]!.releases))(
+  "PEFT %s chooses what its own source chooses",
+  (version) => {
+    for (const { skeleton, config, releases } of configurations) {
+      const { at: _, ...expected } = outcomes[releases[version]!] as Outcome & { at: number };
+      const actual = choose(treeOf(skeleton), configOf(config), version);
+      const what = `${skeleton} ${JSON.stringify(config)} by ${version}`;
+      expect.soft({ what, ...actual }).toEqual({ what, ...expected });
+    }
+  },
+);
 
 test("the current rules are those of the engine, on every conformance vector that selects", () => {
   const release = parseRelease(currentRelease)!;
