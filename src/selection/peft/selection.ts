@@ -4,7 +4,7 @@ import type { Injection } from "./inject.ts";
 import { type LiveModule, SavedWrapper, TokenWrapper } from "./live.ts";
 import type { ResolvedConfig } from "./options.ts";
 import type { Preparation } from "./prepare.ts";
-import { type AdapterTensors, adapterTensors } from "./state-dict.ts";
+import { type AdapterTensors, adapterTensors, plainAdapterTensors } from "./state-dict.ts";
 import type { Target } from "./target.ts";
 import { type Counts, countBase, countParameters } from "./trainable.ts";
 import { getSubmodule, namedModules, namedParameters } from "./traverse.ts";
@@ -76,10 +76,12 @@ export class Selection {
   }
 
   #tensors(): AdapterTensors {
-    const { tree, preparation, peftModel } = this.#parts;
+    const { tree, preparation, injection, peftModel } = this.#parts;
     const { config, patterns, live } = preparation;
     const { root } = live;
     const output = tree.outputEmbeddings;
+    if (injection.parameters.length === 0)
+      this.#saved ??= plainAdapterTensors(tree, injection.modules, config, patterns);
     this.#saved ??= adapterTensors(
       peftModel,
       config,

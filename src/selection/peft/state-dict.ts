@@ -1,11 +1,15 @@
 import { Warnings } from "../failure.ts";
 import { leafOf } from "../python.ts";
-import type { NamedShape } from "../tree.ts";
+import type { ModuleTree, NamedShape } from "../tree.ts";
 import { embeddingLayerNames } from "./defaults.ts";
 import { type LiveModule, LoraModule, SavedWrapper, TokenWrapper } from "./live.ts";
 import type { ResolvedConfig } from "./options.ts";
 import type { Patterns } from "./patterns.ts";
+import type { Target } from "./target.ts";
 import { namedModules, type Visit } from "./traverse.ts";
+
+/** What the wrappers add in front of a module's name. */
+const PREFIX = "base_model.model.";
 
 /** What PEFT writes to adapter_model.safetensors. */
 export type AdapterTensors = { readonly tensors: NamedShape[]; readonly warnings: Warnings };
@@ -35,8 +39,46 @@ export function adapterTensors(
   addEmbeddings(kept, all, visits, config, embeddings, patterns, warnings);
   const saved = new Map<string, readonly number[]>();
   for (const [key, shape] of kept) saved.set(withoutAdapterName(key), shape);
-  warnAboutShapes(saved, warnings);
-  return { tensors: [...saved], warnings };
+  const tensors = [...saved];
+  warnAboutShapes(tensors, warnings);
+  return { tensors, warnings };
+}
+
+/**
+ * The same where nothing but LoRA layers, none inside another, changed the model: read off the targets, without walking
+ * the model. For large models that is most of the time.
+ * @returns undefined where the model has to be walked.
+ */
+export function plainAdapterTensors(
+  tree: ModuleTree,
+  targets: readonly Target[],
+  config: ResolvedConfig,
+  patterns: Patterns,
+): AdapterTensors | undefined {
+  const isPlain =
+    config.bias === "none" &&
+    config.modulesToSave === null &&
+    config.trainableTokenIndices === null &&
+    config.targetModulesToTie === null &&
+    (config.layerReplication === null || config.layerReplication.length === 0) &&
+    tree.duplicateModules.length === 0 &&
+    !targetsEmbedding(tree.modules, config, patterns, "");
+  if (!isPlain) return undefined;
+  const { modules } = tree;
+  const tensors: NamedShape[] = [];
+  let next = 0;
+  for (let i = 0; i < modules.length && next < targets.length; i++) {
+    const { name } = modules[i]!;
+    const target = targets[next]!;
+    if (target.name !== name) continue;
+    next++;
+    if (modules[i + 1]?.name.startsWith(`${name}.`)) return undefined;
+    for (const [key, shape] of target.tensors) tensors.push([`${PREFIX}${name}.${key}`, shape]);
+  }
+  if (next < targets.length) return undefined;
+  const warnings = new Warnings();
+  warnAboutShapes(tensors, warnings);
+  return { tensors, warnings };
 }
 
 /** Parameters, then saved buffers, of one module. */
@@ -115,7 +157,9 @@ function addEmbeddings(
   patterns: Patterns,
   warnings: Warnings,
 ): void {
-  if (config.trainableTokenIndices !== null || !targetsEmbedding(visits, config, patterns)) return;
+  if (config.trainableTokenIndices !== null) return;
+  const listed = visits.filter(({ isFirst }) => isFirst);
+  if (!targetsEmbedding(listed, config, patterns, PREFIX)) return;
   warnings.add(
     "embedding-layers-saved",
     "targetModules names embed_tokens or lm_head, so their base weights are saved with the adapter.",
@@ -129,18 +173,21 @@ function addEmbeddings(
   }
 }
 
-function targetsEmbedding(visits: readonly Visit[], config: ResolvedConfig, patterns: Patterns): boolean {
+function targetsEmbedding(
+  modules: readonly { readonly name: string }[],
+  config: ResolvedConfig,
+  patterns: Patterns,
+  prefix: string,
+): boolean {
   const { targetModules } = config;
   if (targetModules === null || targetModules === "all-linear") return false;
   if (typeof targetModules !== "string") {
     const names = new Set(targetModules);
     return embeddingLayerNames.some((name) => names.has(name));
   }
-  const prefix = "base_model.model.";
   const regex = patterns.get(targetModules, "targetModules");
-  return visits.some(
-    ({ name, isFirst }) =>
-      isFirst &&
+  return modules.some(
+    ({ name }) =>
       name.startsWith(prefix) &&
       embeddingLayerNames.includes(leafOf(name)) &&
       regex.fullmatch(name.slice(prefix.length)) !== null,
@@ -156,8 +203,8 @@ function withoutAdapterName(key: string): string {
   return head.endsWith(".default") ? head.slice(0, -".default".length) + key.slice(dot) : key;
 }
 
-function warnAboutShapes(saved: ReadonlyMap<string, readonly number[]>, warnings: Warnings): void {
-  const bad = [...saved].filter(
+function warnAboutShapes(saved: readonly NamedShape[], warnings: Warnings): void {
+  const bad = saved.filter(
     ([key, shape]) =>
       (key.includes(".lora_A") || key.includes(".lora_B")) && (shape.length < 2 || shape.includes(0)),
   );
