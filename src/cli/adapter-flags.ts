@@ -186,7 +186,7 @@ export const configFlag = {
   }),
 };
 
-type LoraFlagValues = FlagValues<typeof loraFlags> & Partial<FlagValues<typeof selectionFlags>>;
+type LoraFlagValues = Partial<FlagValues<typeof loraFlags>> & Partial<FlagValues<typeof selectionFlags>>;
 
 /** Those of the flags that were given. */
 export const givenOptions = (values: LoraFlagValues): Partial<LoraFlagValues> =>
@@ -387,21 +387,4 @@ export function resolveAdapter(
     ...{ rankPattern, alphaPattern, r, loraAlpha },
   } as LoraConfigOptions;
   return { config: config.with(changes), compiled, warnings: [...warnings, ...compiled.warnings] };
-}
-
-/**
- * As `readAdapter`, for what does not depend on a model.
- * @throws UsageError if it does.
- */
-export async function readLoraConfig(
-  file: string | undefined,
-  values: LoraFlagValues,
-  defaults: LoraConfigOptions = {},
-): Promise<LoraConfig> {
-  const { config, groups } = await readAdapter(file, values, defaults);
-  if (groups !== undefined)
-    throwProblems([
-      "globs, negative entries, --layers and files with groups cannot be used with this command",
-    ]);
-  return config;
 }
