@@ -117,7 +117,7 @@ function printOne(output: Output, { name, selected, reason, r, alpha, scaling }:
     r === undefined ? "" : ` (r ${r}, alpha ${alpha}, scaling ${Number(scaling!.toPrecision(6))})`;
   const verdict = selected ? styled("green", `target${values}`) : "not a target";
   output.print(`${styled("bold", printable(name === "" ? "(the model itself)" : name))}: ${verdict}`);
-  output.print(`  ${reason}`);
+  output.print(`  ${safe(reason)}`);
 }
 
 /** Lines of each kind beyond which they are only counted. */
@@ -171,7 +171,7 @@ function printGroups(
       output.print(`  ${styled("bold", printable(text))}${count > 1 ? ` (${count})` : ""}`);
       lines++;
     }
-    output.print(`    ${reason}`);
+    output.print(`    ${safe(reason)}`);
   }
   if (rest > 0) output.print(`  … and ${rest} more (name them, or use --json)`);
 }
@@ -182,3 +182,10 @@ const general = (reason: string, name: string): string =>
     .replaceAll(`"${name}"`, "it")
     .replace(/layer index \d+ \([^)]*\)/g, "the layer index")
     .replace(/\blayer \d+ of ([^,;]*?)(?=,| is)/g, "its layer of $1");
+
+/** Names inside of a reason come from files: control characters are escaped. */
+const safe = (text: string): string =>
+  text.replace(
+    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu,
+    (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
+  );

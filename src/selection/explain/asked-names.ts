@@ -1,7 +1,9 @@
 import { listedProblems, nearest, SelectionError } from "../../errors.ts";
+import { leafOf } from "../python.ts";
 
-/** Longer names are not compared with all others. */
+/** Longer names are not compared with others, and each with at most so many of one last part. */
 const comparable = 200;
+const mostCompared = 1000;
 
 /**
  * The names that somebody asks for: full names, or globs, in which `*` stands for any characters, dots too, and `?`
@@ -38,8 +40,25 @@ export function resolveAsked(
 
 function unknownNames(unknown: readonly string[], names: readonly string[], model: string): SelectionError {
   const near: Record<string, string[]> = {};
+  const byLeaf = new Map<string, string[]>();
+  for (const name of names) {
+    const leaf = leafOf(name);
+    const known = byLeaf.get(leaf);
+    if (known === undefined) byLeaf.set(leaf, [name]);
+    else if (known.length < mostCompared) known.push(name);
+  }
+  const closest = (wanted: string): string[] => {
+    if (wanted.length > comparable || /[*?]/.test(wanted)) return [];
+    // names are many, their last parts are few
+    const leaves = nearest(leafOf(wanted), byLeaf.keys(), 2);
+    return nearest(
+      wanted,
+      leaves.flatMap((leaf) => byLeaf.get(leaf)!),
+      3,
+    );
+  };
   const parts = unknown.slice(0, listedProblems).map((wanted) => {
-    const candidates = wanted.length > comparable || /[*?]/.test(wanted) ? [] : nearest(wanted, names, 3);
+    const candidates = closest(wanted);
     near[wanted] = candidates;
     const hint = candidates.length === 0 ? "" : ` (nearest: ${candidates.map(quote).join(", ")})`;
     return `${quote(wanted.slice(0, comparable))}${hint}`;

@@ -20,7 +20,8 @@ export class NearestEntry {
         if (!this.#byTail.has(tail)) this.#byTail.set(tail, entry);
       }
       const leaf = leafOf(entry);
-      if (!this.#byLeaf.has(leaf) && this.#byLeaf.size < spellingLimit) this.#byLeaf.set(leaf, entry);
+      if (!this.#byLeaf.has(leaf) && this.#byLeaf.size < spellingLimit && leaf.length <= spellingLimit)
+        this.#byLeaf.set(leaf, entry);
     }
   }
 
@@ -43,6 +44,9 @@ export class NearestEntry {
   }
 }
 
+/** Longer regexes are not tried in other forms. */
+export const longestTried = 10_000;
+
 /** Compiles `source` with something in front or behind; undefined where that is no valid pattern, e.g. for `(?i)x`. */
 export function compileWith(before: string, source: string, after = ""): Pattern | undefined {
   try {
@@ -60,7 +64,8 @@ export class NearRegex {
 
   constructor(source: string) {
     this.#pattern = compile(source);
-    this.#anywhere = source.startsWith(".*") ? undefined : compileWith(".*", source);
+    this.#anywhere =
+      source.startsWith(".*") || source.length > longestTried ? undefined : compileWith(".*", source);
   }
 
   measure(name: string): Extract<NearMiss, { kind: "regex" }> {

@@ -2,7 +2,7 @@ import { GraftError } from "../../errors.ts";
 import type { LayerHit } from "../peft/layer-filter.ts";
 import { type Matcher, type MatchResult, makeMatcher } from "../peft/match.ts";
 import type { Preparation } from "../peft/prepare.ts";
-import { describeReason, wantedLayers } from "../peft/reason.ts";
+import { describeReason, quoteEntry, wantedLayers } from "../peft/reason.ts";
 import { Tails } from "../peft/tails.ts";
 import { isTiedName } from "../peft/tying.ts";
 import type { ModuleTree } from "../tree.ts";
@@ -122,12 +122,12 @@ export class Rules {
   #originOf(name: string, entry: string, className: string): string {
     const { steps, config } = this.#preparation;
     if (steps.moved !== null && typeof steps.given === "string")
-      return `${JSON.stringify(steps.given)} became a list of last name parts (model type "${this.#tree.modelType}"); `;
+      return `${quoteEntry(steps.given)} became a list of last name parts (model type "${this.#tree.modelType}"); `;
     if (steps.isAllLinear) return `all-linear takes it: ${aOrAn(className)}; `;
     if (steps.isDefault) return `a default target of model type "${this.#tree.modelType}": `;
     const given = this.#given?.find(name);
     if (given !== undefined && given !== entry)
-      return `listed as ${JSON.stringify(given)}, in a list of ${steps.condensed!.size} names that PEFT condensed; `;
+      return `listed as ${quoteEntry(given)}, in a list of ${steps.condensed!.size} names that PEFT condensed; `;
     if (config.targetModulesToTie !== null && name === this.#tree.inputEmbeddings)
       return "other layers are tied to it (ensureWeightTying); ";
     return "";
@@ -145,7 +145,7 @@ export class Rules {
     if (otherwise?.status !== "matched") return { ...verdict, reason: base };
     return {
       ...verdict,
-      reason: `${base}; ${otherwise.rule === "regex" ? "the regex" : JSON.stringify(otherwise.entry)} would take it`,
+      reason: `${base}; ${otherwise.rule === "regex" ? "the regex" : quoteEntry(otherwise.entry)} would take it`,
       near: { kind: "excluded", entry: otherwise.entry },
     };
   }
@@ -197,7 +197,7 @@ export class Rules {
         rule: "moved-to-parameters",
         entry: moved,
         reason:
-          `${JSON.stringify(moved)} matched; but for model type "${this.#tree.modelType}" it stands for the parameter ` +
+          `${quoteEntry(moved)} matched; but for model type "${this.#tree.modelType}" it stands for the parameter ` +
           `"${steps.moved!.get(moved)}" (targetParameters)`,
       };
     if (steps.isAllLinear && steps.moved === null)
@@ -240,16 +240,16 @@ function noEntry({ steps, config }: Preparation): string {
 export function nearText(near: NearMiss | undefined, name = ""): string {
   switch (near?.kind) {
     case "tail":
-      return `; ${JSON.stringify(near.entry)} shares its last ${near.parts === 1 ? "part" : `${near.parts} parts`}`;
+      return `; ${quoteEntry(near.entry)} shares its last ${near.parts === 1 ? "part" : `${near.parts} parts`}`;
     case "spelling":
-      return `; the nearest is ${JSON.stringify(near.entry)}`;
+      return `; the nearest is ${quoteEntry(near.entry)}`;
     case "regex": {
       const would = [...(near.before ? ["in front"] : []), ...(near.after ? ["behind"] : [])];
       if (would.length > 0) return `; it would with ".*" ${would.join(" or ")}`;
       if (near.reached === undefined) return "";
       if (near.reached === name) return "; all of it fits the beginning, but the regex wants more";
       if (near.reached === "") return `; the regex begins with something else`;
-      return `; it gets as far as ${JSON.stringify(near.reached)}, then "${name.slice(near.reached.length)}" does not fit`;
+      return `; it gets as far as ${quoteEntry(near.reached)}, then ${quoteEntry(name.slice(near.reached.length))} does not fit`;
     }
     default:
       return "";

@@ -11,7 +11,7 @@ export type TargetReason =
 
 /** A reason in words, e.g. `"q_proj" matched; layer index 3 is not in [4, 5]`. */
 export function describeReason(reason: MatchResult | TargetReason, config: ResolvedConfig): string {
-  const entry = "entry" in reason && reason.entry !== undefined ? JSON.stringify(reason.entry) : "";
+  const entry = "entry" in reason && reason.entry !== undefined ? quoteEntry(reason.entry) : "";
   switch (reason.rule) {
     case "regex":
       return reason.status === "matched"
@@ -41,6 +41,13 @@ export function describeReason(reason: MatchResult | TargetReason, config: Resol
       return `${entry} matched; ${layerText(reason.layer!)} is not in ${wanted(config)}`;
   }
 }
+
+/** Longer entries are cut in messages. */
+const longestShown = 200;
+
+/** An entry for a message: quoted, and cut where it is enormous. */
+export const quoteEntry = (entry: string): string =>
+  JSON.stringify(entry.length > longestShown ? `${entry.slice(0, longestShown - 1)}…` : entry);
 
 const layerText = ({ index, layer }: { index: number; layer: string }): string =>
   `layer index ${index} (${layer})`;

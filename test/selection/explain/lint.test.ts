@@ -296,6 +296,16 @@ describe("says what is amiss", () => {
     ]);
   });
 
+  test("of very many entries that match nothing, the first few one by one", () => {
+    const targetModules = ["q_proj", ...Array.from({ length: 5000 }, (_, i) => `name_${i}`)];
+    const found = lint(llama, { targetModules });
+    expect(found).toHaveLength(9);
+    expect(found[8]).toEqual([
+      "entry-matched-nothing",
+      'targetModules: 4992 more entries match no module, such as "name_8".',
+    ]);
+  });
+
   test("of what PEFT warns of, once, in more detail", () => {
     const config = { ...q, rankPattern: { k_proj: 4 }, fanInFanOut: true };
     const selection = selectTargets(llama, config);

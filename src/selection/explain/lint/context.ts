@@ -165,5 +165,5 @@ export const nearestNote = (names: readonly string[]): string =>
   names.length === 0 ? "" : ` (nearest: ${names.map((name) => JSON.stringify(name)).join(", ")})`;
 
 /** `24 modules`, `1 module`. */
-export const countOf = (count: number, what = "module"): string =>
-  `${count} ${what}${count === 1 ? "" : "s"}`;
+export const countOf = (count: number, one = "module", many = `${one}s`): string =>
+  `${count} ${count === 1 ? one : many}`;

@@ -1,6 +1,7 @@
+import { listedProblems } from "../../../errors.ts";
 import { type LayerFilter, makeLayerFilter } from "../../peft/layer-filter.ts";
 import { makeMatcher } from "../../peft/match.ts";
-import { wantedLayers } from "../../peft/reason.ts";
+import { quoteEntry, wantedLayers } from "../../peft/reason.ts";
 import { Tails } from "../../peft/tails.ts";
 import { numberRanges } from "../fold.ts";
 import { countOf, type LintContext, nearestNote } from "./context.ts";
@@ -50,7 +51,17 @@ export function lintEntries(context: LintContext): void {
     )
       bypassing.push(name);
   }
-  for (const [entry, count] of counts) describe(context, entry, count, filter !== undefined);
+  const unmatched = entries.filter((entry) => counts.get(entry)!.matched === 0);
+  for (const entry of unmatched.slice(0, listedProblems)) describeUnmatched(context, entry);
+  const more = unmatched.slice(listedProblems);
+  if (more.length > 0)
+    context.warn(
+      "entry-matched-nothing",
+      `targetModules: ${countOf(more.length, "more entry", "more entries")} match no module, such as ${quoteEntry(more[0]!)}.`,
+      { entries: more },
+    );
+  for (const [entry, count] of counts)
+    if (count.matched > 0) describe(context, entry, count, filter !== undefined);
   if (bypassing.length > 0)
     context.warn(
       "name-bypasses-layers",
@@ -79,12 +90,8 @@ function isInside(filter: LayerFilter, name: string): boolean {
 }
 
 function describe(context: LintContext, entry: string, count: EntryCount, hasFilter: boolean): void {
-  const quoted = JSON.stringify(entry);
-  if (count.matched === 0) {
-    describeUnmatched(context, entry);
-    return;
-  }
   if (count.taken > 0) return;
+  const quoted = quoteEntry(entry);
   if (count.excluded === count.matched) {
     context.warn(
       "entry-excluded",
@@ -115,7 +122,7 @@ function indexHint({ preparation, structure }: LintContext): string {
 }
 
 function describeUnmatched(context: LintContext, entry: string): void {
-  const quoted = JSON.stringify(entry.length > 80 ? `${entry.slice(0, 77)}…` : entry);
+  const quoted = quoteEntry(entry);
   const details = { entry, nearest: context.nearestTails(entry) };
   if (entry.toLowerCase() === "all-linear")
     context.warn(

@@ -2,9 +2,10 @@ import { RegexError } from "../../../errors.ts";
 import { compile } from "../../../regex/index.ts";
 import { makeMatcher } from "../../peft/match.ts";
 import { isTruthy } from "../../peft/options.ts";
+import { quoteEntry } from "../../peft/reason.ts";
 import { Tails } from "../../peft/tails.ts";
 import { parentOf } from "../../python.ts";
-import { compileWith } from "../near.ts";
+import { compileWith, longestTried } from "../near.ts";
 import { countOf, type LintContext, nearestNote } from "./context.ts";
 
 /** Exclusions that match nothing, or only modules around targets, which excludes none of these. */
@@ -20,7 +21,7 @@ export function lintExclusions(context: LintContext): void {
   if (unmatched.length > 0)
     context.warn(
       isNone ? "exclude-matched-nothing" : "exclude-entry-unmatched",
-      `excludeModules: ${unmatched.map((entry) => `${JSON.stringify(entry)} excludes nothing${hint(context, entry)}`).join("; ")}.`,
+      `excludeModules: ${unmatched.map((entry) => `${quoteEntry(entry)} excludes nothing${hint(context, entry)}`).join("; ")}.`,
       { entries: unmatched },
     );
   for (const [entry, names] of byEntry) {
@@ -29,7 +30,7 @@ export function lintExclusions(context: LintContext): void {
     if (inside.length === 0) continue;
     context.warn(
       "exclude-not-recursive",
-      `excludeModules: ${JSON.stringify(entry)} excludes ${names.length === 1 ? `"${names[0]}"` : countOf(names.length)}, which no target is, but not what is ` +
+      `excludeModules: ${quoteEntry(entry)} excludes ${names.length === 1 ? `"${names[0]}"` : countOf(names.length)}, which no target is, but not what is ` +
         `inside: ${countOf(inside.length, "target")}, such as "${inside[0]}". To exclude those too, use the regex ".*${escapeDots(entry)}\\..*".`,
       { entry, modules: names, inside },
     );
@@ -64,7 +65,8 @@ function excludedBy(
 
 function hint(context: LintContext, entry: string): string {
   if (typeof context.preparation.config.excludeModules === "string") {
-    const prefixed = entry.startsWith(".*") ? undefined : compileWith(".*", entry);
+    const prefixed =
+      entry.startsWith(".*") || entry.length > longestTried ? undefined : compileWith(".*", entry);
     const count =
       prefixed === undefined ? 0 : context.names.filter((name) => prefixed.fullmatch(name) !== null).length;
     return count === 0
@@ -91,7 +93,7 @@ export function lintSaved(context: LintContext, given: unknown): void {
     if (paths.some((name) => name !== "" && name.endsWith(entry))) continue;
     context.warn(
       "save-entry-unmatched",
-      `modulesToSave: ${JSON.stringify(entry)} is the end of no module's name${nearestNote(context.nearestTails(entry))}; PEFT saves nothing for it.`,
+      `modulesToSave: ${quoteEntry(entry)} is the end of no module's name${nearestNote(context.nearestTails(entry))}; PEFT saves nothing for it.`,
       { entry, nearest: context.nearestTails(entry) },
     );
   }
@@ -114,7 +116,7 @@ export function lintParameters(context: LintContext, given: Iterable<string> | n
   if (missing.size === 0) return;
   const named = [...missing].map((entry) => {
     const modules = context.names.filter((name) => name === entry || name.endsWith(`.${entry}`));
-    return `${JSON.stringify(entry)} is no parameter${modules.length > 0 ? ` but a module ("${modules[0]}"); name its parameter, e.g. "${entry}.weight"` : ""}`;
+    return `${quoteEntry(entry)} is no parameter${modules.length > 0 ? ` but a module ("${modules[0]}"); name its parameter, e.g. "${entry}.weight"` : ""}`;
   });
   context.warn(
     missing.size === entries.length && context.selection !== undefined && context.selection.targets.length > 0

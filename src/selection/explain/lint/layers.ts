@@ -1,6 +1,6 @@
 import { nearest } from "../../../errors.ts";
 import { type LayerFilter, makeLayerFilter } from "../../peft/layer-filter.ts";
-import { wantedLayers } from "../../peft/reason.ts";
+import { quoteEntry, wantedLayers } from "../../peft/reason.ts";
 import { leafOf } from "../../python.ts";
 import { numberRanges } from "../fold.ts";
 import { makeLocator } from "../matrix.ts";
@@ -72,7 +72,7 @@ function lintPatterns(context: LintContext, found: readonly string[]): boolean {
   if (list.length === 0) return true;
   let used = false;
   for (const pattern of list) {
-    const quoted = JSON.stringify(pattern);
+    const quoted = quoteEntry(pattern);
     const top = alternativesOf(pattern)?.find(({ parent }) => parent === null);
     if (top !== undefined) {
       context.warn(
@@ -92,7 +92,7 @@ function lintPatterns(context: LintContext, found: readonly string[]): boolean {
       );
     else {
       const lists = [...new Set(context.structure.blocks.map((block) => block.pattern))];
-      const close = nearest(pattern, [...lists, ...lists.map(leafOf)], 1);
+      const close = pattern.length > 200 ? [] : nearest(pattern, [...lists, ...lists.map(leafOf)], 1);
       const hint =
         close.length > 0
           ? `nearest: "${close[0]}"`

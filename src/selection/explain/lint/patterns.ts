@@ -1,8 +1,9 @@
 import { GraftError } from "../../../errors.ts";
 import { matchesTail, type PatternLookup } from "../../peft/patterns.ts";
+import { quoteEntry } from "../../peft/reason.ts";
 import { partsOf } from "../../peft/selection.ts";
 import { leafOf } from "../../python.ts";
-import { compileWith } from "../near.ts";
+import { compileWith, longestTried } from "../near.ts";
 import { countOf, type LintContext, nearestNote } from "./context.ts";
 
 /** Keys of `rankPattern` and `alphaPattern` that give no target its value. */
@@ -32,7 +33,7 @@ function lintTable(
     else
       context.warn(
         `${word}-pattern-shadowed`,
-        `${option}: ${JSON.stringify(key)} has no effect, because an earlier key matches all of its targets, such as ` +
+        `${option}: ${quoteEntry(key)} has no effect, because an earlier key matches all of its targets, such as ` +
           `${JSON.stringify(lookup.keyFor(shadowed))} "${shadowed}". Put it first.`,
         { key, by: lookup.keyFor(shadowed) },
       );
@@ -40,7 +41,7 @@ function lintTable(
   const code = `${word}-pattern-unmatched`;
   if (dead.length > 0) {
     const told = dead.map(
-      (key) => `${JSON.stringify(key)} matches no targeted module${whyDead(context, key, matches)}`,
+      (key) => `${quoteEntry(key)} matches no targeted module${whyDead(context, key, matches)}`,
     );
     context.warn(code, `${option}: ${told.join("; ")}.`, { keys: dead });
     return;
@@ -50,7 +51,7 @@ function lintTable(
   if (ofParameters.length > 0 && context.selection!.warnings.some((warning) => warning.code === code))
     context.warn(
       code,
-      `${option}: PEFT will warn that ${ofParameters.map((key) => JSON.stringify(key)).join(", ")} match no targeted module, but they do give ` +
+      `${option}: PEFT will warn that ${ofParameters.map((key) => quoteEntry(key)).join(", ")} match no targeted module, but they do give ` +
         `target parameters their ${word}${steps.moved !== null && steps.moved.size > 0 ? " (PEFT itself adds such keys for fused experts)" : ""}.`,
       { keys: ofParameters, harmless: true },
     );
@@ -74,11 +75,11 @@ function whyDead(context: LintContext, key: string, matches: Matches): string {
     .replace(/^\^?base_model(\.|\\\.)model(\.|\\\.)/, "")
     .replace(/(\.|\\\.)(weight|lora_[AB].*)$/, "");
   if (plain !== key && reaches(plain) > 0)
-    return `; ${JSON.stringify(plain)} would: keys are names of the model's own modules`;
+    return `; ${quoteEntry(plain)} would: keys are names of the model's own modules`;
   const others = names.filter((name) => matches(key, name));
   if (others.length > 0)
     return `; it matches ${countOf(others.length)} that ${others.length === 1 ? "is" : "are"} not targeted, such as "${others[0]}"`;
-  const inside = compileWith(".*", key);
+  const inside = key.length > longestTried ? undefined : compileWith(".*", key);
   const count = inside === undefined ? 0 : targets.filter((name) => inside.fullmatch(name) !== null).length;
   if (count > 0)
     return `; a key is a whole part of the name, or several: ".*${key}" would match ${countOf(count, "target")}`;

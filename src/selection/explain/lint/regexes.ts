@@ -1,6 +1,7 @@
 import { RegexError } from "../../../errors.ts";
 import { compile, type Pattern } from "../../../regex/index.ts";
-import { compileWith } from "../near.ts";
+import { quoteEntry } from "../../peft/reason.ts";
+import { compileWith, longestTried } from "../near.ts";
 import { type Alternatives, alternativesOf, only } from "./alternatives.ts";
 import { countOf, type LintContext } from "./context.ts";
 
@@ -29,13 +30,13 @@ function lintUnmatched(context: LintContext, source: string): void {
   if (count === 0) return;
   context.warn(
     "regex-needs-prefix",
-    `targetModules: the regex ${JSON.stringify(source)} must match whole names; with ".*" in front it matches ${countOf(count)}.`,
+    `targetModules: the regex ${quoteEntry(source)} must match whole names; with ".*" in front it matches ${countOf(count)}.`,
     { pattern: source, matches: count },
   );
 }
 
 function countWithPrefix(context: LintContext, source: string): number {
-  if (source.startsWith(".*")) return 0;
+  if (source.startsWith(".*") || source.length > longestTried) return 0;
   const prefixed = compileWith(".*", source);
   return prefixed === undefined
     ? 0
@@ -43,7 +44,7 @@ function countWithPrefix(context: LintContext, source: string): number {
 }
 
 function lintAlternatives(context: LintContext, source: string): void {
-  const groups = alternativesOf(source) ?? [];
+  const groups = source.length > longestTried ? [] : (alternativesOf(source) ?? []);
   const dead: { group: Alternatives; branch: number }[] = [];
   let tries = 0;
   for (const group of groups)
@@ -74,7 +75,7 @@ function describeDead(context: LintContext, source: string, group: Alternatives,
         : "";
   context.warn(
     matches > 0 ? "regex-needs-prefix" : "regex-alternative-unmatched",
-    `targetModules: the alternative ${JSON.stringify(alternative)} of the regex takes no module${note}.`,
+    `targetModules: the alternative ${quoteEntry(alternative)} of the regex takes no module${note}.`,
     { pattern: source, alternative, ...(matches > 0 ? { matches } : { nearest }) },
   );
 }
@@ -93,7 +94,7 @@ function lintMoved(context: LintContext, source: string, pattern: Pattern): void
   if (others.length === 0) return;
   context.warn(
     "regex-becomes-list",
-    `targetModules: for model type "${context.tree.modelType}" PEFT turns the regex ${JSON.stringify(source)} into a list of last name ` +
+    `targetModules: for model type "${context.tree.modelType}" PEFT turns the regex ${quoteEntry(source)} into a list of last name ` +
       `parts, so it also takes ${countOf(others.length)} that it does not match, such as "${others[0]}".`,
     { pattern: source, modules: others },
   );
