@@ -241,7 +241,7 @@ HANDMADE = [
     f"x</s>y<s>{locs(1, 2, 3, 4, 5, 6, 7, 8)}<pad>", f"same{locs(5, 5, 5, 5)}same{locs(5, 5, 5, 5)}",
     f"{locs(0, 0, 999, 999)}", f"edge{locs(0, 0, 999, 999)}", f"beyond{locs(1000, 1234, 5, 99999)}", f"rev{locs(900, 800, 100, 50)}", f"007{locs('007', '0', '00', '42')}",
     "car<loc_1> <loc_2><loc_3><loc_4>", "car<loc_1><loc_2><loc_><loc_4><loc_5>", "car<loc_-1><loc_2><loc_3><loc_4>", "car<loc_1.5><loc_2><loc_3><loc_4><loc_5>", "car<LOC_1><loc_2><loc_3><loc_4><loc_5>",
-    "car<loc_\u0663><loc_\u0661\u0662><loc_3><loc_4>", f"big{locs('9' * 30, 1, 2, 3)}", f"plain text with no locations <loc_", f"car{locs(1, 2, 3, 4)}trailing text",
+    "car<loc_\u0663><loc_\u0661\u0662><loc_3><loc_4>", f"big{locs('9' * 30, 1, 2, 3)}", f"left{locs(1, 2, 3, 4, '9' * 30)}", f"plain text with no locations <loc_", f"car{locs(1, 2, 3, 4)}trailing text",
     f"<poly>{locs(1, 2, 3, 4, 5, 6)}</poly>", f"mat<poly>{locs(1, 2, 3, 4, 5, 6)}</poly>", f"mat<poly>{locs(1, 2, 3, 4, 5, 6)}<sep>{locs(7, 8, 9, 10, 11, 12, 13)}</poly>", f"mat<poly>{locs(1, 2, 3)}</poly><poly>{locs(4, 5, 6, 7)}</poly>",
     f"mat<poly></poly><poly></poly>", f"mat<poly><sep></poly>{locs(1, 2, 3, 4)}", f"mat{locs(1, 2, 3, 4)}<sep>{locs(5, 6, 7, 8)}", f"{locs(1, 2, 3, 4)}<sep>{locs(5, 6, 7, 8, 9)}", f"{locs(1, 2, 3, 4, 5, 6, 7)}",
     f"{locs(1, 2, 3, 4)}\n", f"mat{locs(1, 2, 3, 4)}\n{locs(5, 6, 7, 8)}", f"mat<poly>{locs(1, 2, 3, 4)}", f"mat{locs(1, 2, 3, 4)}</poly>", f"a<poly>{locs(1, 2, 3, 4)}</poly>b<poly>{locs(5, 6, 7, 8)}</poly>", f"<sep><sep><sep><sep>", "<poly><poly><poly><poly>", "</poly></poly></poly></poly>",

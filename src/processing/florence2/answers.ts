@@ -10,7 +10,6 @@ export type LabelledPolygons = { polygons: number[][]; cat_name: string };
 
 // The patterns are the reference's, in Python's dialect. Source: transformers 5.18, processing_florence2.py.
 const location = String.raw`<loc_(\d+)>`;
-const box = location.repeat(4);
 const defaultQuad = `(.+?)${location.repeat(8)}`;
 const label = String.raw`^\s*(.*?)(?=<od>|</od>|<box>|</box>|<bbox>|</bbox>|<loc_)`;
 const polygonLabel = String.raw`^\s*(.*?)(?=<od>|</od>|<box>|</box>|<bbox>|</bbox>|<loc_|<poly>)`;
@@ -37,6 +36,9 @@ const numbers = (digits: readonly (string | undefined)[]): number[] =>
     );
   });
 
+/** The digits of `<loc_1><loc_2>…`, nothing else between or around them. */
+const locationsOf = (run: string): string[] => run.slice("<loc_".length, -1).split("><loc_");
+
 /** Text and four corners, from `text<loc_…>` with eight locations. */
 export function parseQuads(
   text: string,
@@ -59,22 +61,21 @@ export function parseQuads(
   return quads;
 }
 
-/** A phrase and its boxes, from `phrase<loc_…>` with four locations or more. */
+/** A phrase and its boxes, from `phrase<loc_…>` with four locations or more; what is left of four is dropped. */
 function* phrasesWithBoxes(
   text: string,
   size: ImageSize,
   pattern: string,
-  allowEmptyPhrase: boolean,
 ): Generator<{ phrase: string; boxes: number[][] }> {
-  for (const match of findAll(pattern, withoutSequenceTokens(text))) {
-    const phraseText = match.groups[0]!.replace("<ground>", "").replace("<obj>", "");
-    if (phraseText === "" && !allowEmptyPhrase) continue;
+  for (const { groups } of findAll(pattern, withoutSequenceTokens(text))) {
+    const phraseText = groups[0]!;
     const labelMatch = compile(label).search(phraseText);
-    if (labelMatch === null) continue;
-    const boxes = [...findAll(box, phraseText)].map(({ groups }) =>
-      dequantizeLocations(numbers(groups.slice(1)), size),
-    );
-    if (boxes.length > 0) yield { phrase: strip(labelMatch.groups[0]!), boxes };
+    if (labelMatch === null) continue; // a line break in the label
+    const digits = locationsOf(phraseText.slice(phraseText.indexOf("<loc_")));
+    const boxes: number[][] = [];
+    for (let at = 0; at + 4 <= digits.length; at += 4)
+      boxes.push(dequantizeLocations(numbers(digits.slice(at, at + 4)), size));
+    yield { phrase: strip(labelMatch.groups[0]!), boxes };
   }
 }
 
@@ -85,7 +86,7 @@ export function parsePhrases(
   banned: ReadonlySet<string>,
 ): { bbox: number[][]; cat_name: string }[] {
   const phrases: { bbox: number[][]; cat_name: string }[] = [];
-  for (const { phrase, boxes } of phrasesWithBoxes(text, size, labelAndLocations, false))
+  for (const { phrase, boxes } of phrasesWithBoxes(text, size, labelAndLocations))
     if (!banned.has(phrase)) phrases.push({ bbox: boxes, cat_name: asciiOnly(phrase) });
   return phrases;
 }
@@ -98,7 +99,7 @@ export function parseBoxes(
 ): LabelledBox[] {
   const pattern = allowEmptyPhrase ? locationsAlone : labelAndLocations;
   const entries: LabelledBox[] = [];
-  for (const { phrase, boxes } of phrasesWithBoxes(text, size, pattern, allowEmptyPhrase))
+  for (const { phrase, boxes } of phrasesWithBoxes(text, size, pattern))
     for (const bbox of boxes) entries.push({ bbox, cat_name: asciiOnly(phrase) });
   return entries;
 }
@@ -115,7 +116,6 @@ export function parsePolygons(
     const phraseText = match.groups[0]!;
     const first = compile(String.raw`<loc_\d+>`).match(phraseText);
     const unlocated = phraseText.slice(first?.end ?? 0);
-    if (unlocated === "" && !allowEmptyPhrase) continue;
     const labelMatch = compile(polygonLabel).search(unlocated);
     if (labelMatch === null) continue;
     const marked = phraseText.includes("<poly>") && phraseText.includes("</poly>");
@@ -124,8 +124,8 @@ export function parsePolygons(
       : [phraseText];
     for (const instance of instances) {
       const polygons = [...findAll(polygonPart, instance)].map(({ groups }) => {
-        const bins = numbers([...findAll(location, groups[1]!)].map((part) => part.groups[1]));
-        return dequantizeLocations(bins.slice(0, bins.length - (bins.length % 2)), size);
+        const digits = locationsOf(groups[1]!);
+        return dequantizeLocations(numbers(digits.slice(0, digits.length - (digits.length % 2))), size);
       });
       if (polygons.length > 0) entries.push({ cat_name: strip(labelMatch.groups[0]!), polygons });
     }

@@ -113,12 +113,4 @@ describe("what cannot be read", () => {
   ])("a configuration %j", (config, message) => {
     expect(() => parsePostProcessor(config, { file: "processor_config.json" })).toThrow(message);
   });
-
-  it("answers in linear time to hostile texts", () => {
-    const started = performance.now();
-    const text = `${"<loc_1>".repeat(3)}${"a<".repeat(2000)}`;
-    for (const task of Object.keys(florence2Tasks))
-      processor.postProcessGeneration(text, { task, imageSize: [9, 9] });
-    expect(performance.now() - started).toBeLessThan(5000);
-  });
 });
