@@ -23,6 +23,8 @@ const failures: ReadonlySet<string> = new Set([
   "nonfinite-logits",
   "network",
   "http-status",
+  "timeout",
+  "rate-limited",
   "no-space",
   "io",
   "out-of-memory",
