@@ -56,8 +56,9 @@ export const targetJson = ({ name, r, alpha, scaling, parameters }: Target) => (
   parameters,
 });
 
-/** `1234567` as "1,234,567". */
-export const grouped = (n: number): string => n.toLocaleString("en-US");
+/** `1234567` as "1,234,567". For integers without Intl, which takes some 20 ms to load its data. */
+export const grouped = (n: number): string =>
+  Number.isSafeInteger(n) ? String(n).replace(/\B(?=(?:\d{3})+$)/g, ",") : n.toLocaleString("en-US");
 
 /** `1536000` as "1.5 MB". */
 export function bytes(n: number): string {

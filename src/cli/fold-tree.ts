@@ -38,6 +38,8 @@ class Growth {
   /** Equal for modules that are alike in everything below them. */
   private readonly makes: Int32Array;
   private readonly tiedTo = new Map<number, string>();
+  /** Set for what is left out, which need not be judged. */
+  private readonly isHidden: Uint8Array;
 
   constructor(tree: ModuleTree, { only, marks }: TreeViewOptions) {
     const { modules, className } = tree;
@@ -47,11 +49,15 @@ class Growth {
     this.parameters = new Float64Array(this.modules.length);
     this.children = new Array(this.modules.length);
     this.makes = new Int32Array(this.modules.length);
+    this.isHidden = new Uint8Array(this.modules.length);
     const parents = parentIndices(this.modules);
     this.count(tree.tiedWeights, parents);
     const shown = only && withAncestors(this.modules, only);
     for (let i = 1; i < this.modules.length; i++) {
-      if (shown?.has(this.modules[i]!.name) === false) continue;
+      if (shown?.has(this.modules[i]!.name) === false) {
+        this.isHidden[i] = 1;
+        continue;
+      }
       const parent = Math.max(0, parents[i]!);
       const siblings = this.children[parent];
       if (siblings === undefined) this.children[parent] = [i];
@@ -82,6 +88,7 @@ class Growth {
   private judge(): void {
     const known = new Map<string, number>();
     for (let i = this.modules.length - 1; i >= 0; i--) {
+      if (this.isHidden[i] === 1) continue;
       const { className, kind, parameters } = this.modules[i]!;
       let key = `${className} ${kind} ${this.mark(i)}`;
       const tiedTo = this.tiedTo.get(i);
