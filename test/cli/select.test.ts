@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
@@ -14,6 +14,7 @@ type Selected = {
   totalParameters: number;
   config: Record<string, unknown>;
   cost: Record<string, number>;
+  matrix: { stacks: unknown[]; rows: { entry: string }[] };
   warnings: { code: string; message: string }[];
 };
 const select = async (...args: string[]): Promise<Selected> => {
@@ -67,10 +68,18 @@ describe("select", () => {
     expect(selected.modulesToSave).toEqual(["model.norm"]);
     const lora = 2 * (16 * (128 + 128) + 16 * (128 + 64)) + 4 * (384 + 128);
     expect(selected.trainableParameters).toBe(lora + 128);
-    expect(selected.cost).toMatchObject({ adapterBytes: 4 * (lora + 128), optimizerBytes: 8 * (lora + 128) });
+    expect(selected.cost).toMatchObject({ adapterParameters: lora + 128, optimizerBytes: 8 * (lora + 128) });
+    const saved = join(directory, "sized");
+    await graft(["init", tinyLlama, ...flags, "--output", saved]);
+    expect(selected.cost["adapterBytes"]).toBe(statSync(join(saved, "adapter_model.safetensors")).size);
     const file = join(directory, "adapter_config.json");
     writeFileSync(file, JSON.stringify(selected.config));
-    expect(await select(tinyLlama, "--config", file)).toEqual(selected);
+    // a file's names are sorted
+    const byEntry = ({ matrix, ...rest }: Selected) => ({
+      ...rest,
+      matrix: { ...matrix, rows: matrix.rows.toSorted((a, b) => (a.entry < b.entry ? -1 : 1)) },
+    });
+    expect(byEntry(await select(tinyLlama, "--config", file))).toEqual(byEntry(selected));
   });
 
   test("a directory, its config.json and its safetensors file are the same model", async () => {
@@ -100,32 +109,66 @@ describe("select", () => {
       });
     const { code, stdout } = await run("onnxruntime|/runtime/");
     expect(code).toBe(0);
-    expect(stdout).toContain("model.layers.5.self_attn.q_proj");
+    expect(stdout).toContain("6 targets: q_proj in layers 0–5");
     const control = await run("cli-table3"); // so what is blocked is missed where it is needed
     expect([control.code, control.stderr]).toEqual([1, expect.stringContaining("blocked: cli-table3")]);
   });
 
-  test("a table for people, numbers to the right", async () => {
-    const { stdout } = await graft([
+  test("a folded tree for people, or a table, and the cost against all-linear", async () => {
+    const flags = ["--target-modules", "q_proj,v_proj", "--layers-to-transform", "4,5"];
+    const tree = await graft(["select", tinyLlama, ...flags]);
+    expect(tree.stdout).toContain("   └─ layers.4–5 × 2  LlamaDecoderLayer");
+    expect(tree.stdout).toMatch(/─ q_proj {4}linear +\[128, 128\] +16,384 {2}× 2 +2\.3 % {2}r=8 α=8\n/);
+    expect(tree.stdout).toContain("trainable parameters                7,168     116,736  6.1 %\n");
+    const { stdout } = await graft(["select", tinyLlama, ...flags, "--list"]);
+    expect(stdout.split("\n").slice(0, 8)).toEqual([
+      "target                           r  alpha  scaling  parameters",
+      ...[4, 5].flatMap((layer) => [
+        `model.layers.${layer}.self_attn.q_proj  8      8        1       2,048`,
+        `model.layers.${layer}.self_attn.v_proj  8      8        1       1,536`,
+      ]),
+      "",
+      "4 targets: q_proj, v_proj in layers 4–5",
+      "trainable params: 7,168 || all params: 1,450,624 || trainable%: 0.4941",
+    ]);
+  });
+
+  test("--diff shows what another configuration takes, and nothing where they agree", async () => {
+    const [a, b] = ["a.json", "b.json"].map((name) => join(directory, name)) as [string, string];
+    writeFileSync(a, JSON.stringify({ peft_type: "LORA", target_modules: ["q_proj", "v_proj"] }));
+    writeFileSync(
+      b,
+      JSON.stringify({ peft_type: "LORA", target_modules: [".*"], r: 4 }).replace(
+        '[".*"]',
+        JSON.stringify(".*q_proj"),
+      ),
+    );
+    const { stdout } = await graft(["select", tinyLlama, "--config", a, "--diff", b]);
+    expect(stdout).toContain("- model.layers.{0-5}.self_attn.v_proj");
+    expect(stdout).toContain("~ model.layers.{0-5}.self_attn.q_proj");
+    const { json } = await graft(["select", tinyLlama, "--config", a, "--diff", b, "--json"]);
+    const { diff } = json<{ diff: { onlyA: object[]; onlyB: object[]; changed: object[] } }>();
+    expect([diff.onlyA.length, diff.onlyB.length, diff.changed.length]).toEqual([6, 0, 6]);
+    const same = await graft(["select", tinyLlama, "--config", a, "--diff", a]);
+    expect(same.stdout).toContain("select the same: 12 targets");
+  });
+
+  test("--strict makes warnings errors, --python prints PEFT's code", async () => {
+    const typo = await graft([
       "select",
       tinyLlama,
       "--target-modules",
-      "q_proj,v_proj",
-      "--layers-to-transform",
-      "5",
+      "q_proj,v_porj",
+      "--strict",
+      "--json",
     ]);
-    expect(stdout).toBe(
-      [
-        "target                           r  alpha  scaling  parameters",
-        "model.layers.5.self_attn.q_proj  8      8        1       2,048",
-        "model.layers.5.self_attn.v_proj  8      8        1       1,536",
-        "",
-        "targets: q_proj, v_proj in layers 5",
-        "trainable params: 3,584 || all params: 1,447,040 || trainable%: 0.2477",
-        "adapter file 14.3 kB, optimizer state 28.7 kB, gradients 14.3 kB",
-        "",
-      ].join("\n"),
-    );
+    expect(typo.code).toBe(2);
+    expect(typo.json<ErrorDocument>().error).toMatchObject({ code: "strict" });
+    const fine = await graft([
+      ...["select", tinyLlama, "--target-modules", "q_proj", "--layers", "last 2", "--strict", "--python"],
+    ]);
+    expect(fine.code).toBe(0);
+    expect(fine.stdout).toContain("    layers_to_transform=[4, 5],\n");
   });
 
   test("warnings are for both: on stderr, and in the document", async () => {

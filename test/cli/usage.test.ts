@@ -9,7 +9,7 @@ describe("help", () => {
     expect(await graft(["--version"])).toMatchObject({ code: 0, stdout: `${version}\n`, stderr: "" });
   });
 
-  test.each(["select", "train", "eval", "generate", "devices"])(
+  test.each(["inspect", "select", "explain", "synthesize", "init", "train", "eval", "generate", "devices"])(
     "help %s has flags and examples",
     async (command) => {
       const { code, stdout, stderr } = await graft(["help", command]);
@@ -35,7 +35,7 @@ describe("help", () => {
 
 describe("bad usage exits with 2 and says what to type instead", () => {
   test.each([
-    [["trian"], "unknown command 'trian'. Did you mean train? Commands: select, train,"],
+    [["trian"], "unknown command 'trian'. Did you mean train? Commands: inspect, select,"],
     [["help", "evil"], 'there is no command "evil". Did you mean "eval"?'],
     [["train", tinyLlama, "--dta", "x"], "unknown option '--dta'. Did you mean --data? For all flags"],
     [["eval"], "missing required argument 'model'. For all flags and examples: graft help eval."],

@@ -1,140 +1,178 @@
 import type { Command } from "commander";
-import type { LoraConfig } from "../../adapters/index.ts";
-import { type Selection, selectTargets, type Target } from "../../selection/index.ts";
+import { toPython } from "../../adapters/index.ts";
+import {
+  type Cost,
+  type CostOptions,
+  diffSelections,
+  estimateCost,
+  lintSelection,
+  type ModuleTree,
+  matrixOf,
+  mergeWarnings,
+  type Selection,
+  selectTargets,
+  versionDifferences,
+} from "../../selection/index.ts";
 import {
   configFlag,
   loraFlags,
   loraProblems,
+  type ResolvedAdapter,
   readAdapter,
   resolveAdapter,
   selectionFlags,
 } from "../adapter-flags.ts";
-import { bytes, describeTargets, grouped, targetJson } from "../describe.ts";
+import { costJson } from "../cost.ts";
+import { targetJson } from "../describe.ts";
+import { diffJson, renderDiff } from "../diff.ts";
 import { throwProblems } from "../errors.ts";
-import { addFlags, readFlags, toggle } from "../flags.ts";
+import { addFlags, number, readFlags, text, toggle } from "../flags.ts";
 import { Output } from "../output.ts";
 import { spelling } from "../schema-flags.ts";
-import { table } from "../table.ts";
+import { printSelection } from "../selection-report.ts";
+import { refuseWarnings, strictFlags } from "../strict.ts";
 import { readModuleTree } from "../tree.ts";
 
 const lora = { ...loraFlags, ...selectionFlags };
-const outputFlags = { json: toggle("Print one JSON document.") };
+const diffFlag = {
+  diff: text("Show what another configuration selects differently: adapter_config.json, or graft.yaml.", {
+    placeholder: "file",
+  }),
+};
+const atLeastOne = (n: number): string | undefined =>
+  Number.isSafeInteger(n) && n >= 1 ? undefined : "must be a whole number of at least 1";
+const costFlags = {
+  batchSize: number("Examples per step, for the cost. Default: 1.", {}, atLeastOne),
+  sequenceLength: number("Tokens per example, for the cost. Default: 512.", {}, atLeastOne),
+};
+const outputFlags = {
+  list: toggle("List every target in a table, instead of a tree."),
+  python: toggle("Print the Python code that does the same with PEFT."),
+  json: toggle("Print one JSON document."),
+  ...strictFlags,
+};
 
-export const spell = spelling(Object.keys(lora));
+export const spell = spelling(Object.keys({ ...lora, ...costFlags }));
 
 export function define(command: Command): void {
-  command.argument(
-    "<model>",
-    "directory with config.json, config.json itself, or a skeleton (.json, .json.gz)",
-  );
-  addFlags(command, "Selection", { ...configFlag, ...lora });
+  command.argument("<model>", "directory, config.json, .safetensors file, skeleton, or org/name on the Hub");
+  addFlags(command, "Selection", { ...configFlag, ...diffFlag, ...lora });
+  addFlags(command, "Cost", costFlags);
   addFlags(command, "Output", outputFlags);
   command.addHelpText(
     "after",
     `
-Selects exactly what Hugging Face PEFT 0.21 selects. No weights are read. What PEFT cannot say (globs, !names, --layers,
-files with groups) is compiled to a configuration that PEFT reads.
+Selects exactly what Hugging Face PEFT 0.21 selects. No weights are read.
+What PEFT cannot say (--layers, globs, !names) is compiled to a configuration that it can read: see --json, --python.
 
 Examples:
-  graft select models/tiny-llama --target-modules q_proj,v_proj --layers-to-transform 4,5
+  graft select models/tiny-llama --target-modules q_proj,v_proj --layers "last 2"
   graft select models/tiny-llama --target-modules '.*\\.(4|5)\\..*_proj' --r 16 --lora-alpha 32
-  graft select models/tiny-llama --target-modules all-linear --exclude-modules down_proj --json
-  graft select models/tiny-llama --target-modules '**.self_attn.*,!o_proj' --layers "last 25%"
-  graft select models/tiny-llama --config out/dictionary/adapter_config.json`,
+  graft select models/tiny-llama --target-modules 'all-linear,!down_proj' --python
+  graft select models/tiny-llama --config out/dictionary/adapter_config.json
+  graft select models/tiny-llama --config a.json --diff b.json`,
   );
   command.action((model: string) => run(model, command));
 }
+
+type Warning = {
+  readonly code: string;
+  readonly message: string;
+  readonly details?: Record<string, unknown>;
+};
 
 async function run(location: string, command: Command): Promise<void> {
   const problems: string[] = [];
   const values = readFlags(command, lora, problems);
   const { config: file } = readFlags(command, configFlag, problems);
-  const output = new Output(readFlags(command, outputFlags, problems));
+  const { diff: otherFile } = readFlags(command, diffFlag, problems);
+  const shape = readFlags(command, costFlags, problems);
+  const { list = false, python = false, strict = false, ...rest } = readFlags(command, outputFlags, problems);
+  const output = new Output(rest);
   if (file === undefined) problems.push(...loraProblems(values).map(spell));
   throwProblems(problems);
+
   const request = await readAdapter(file, values);
-  const { tree, warnings: treeWarnings } = await readModuleTree(location);
-  const { config, warnings: adapterWarnings } = resolveAdapter(request, tree);
-  const selection = selectTargets(tree, config.toSelection());
-  const warnings = [
-    ...treeWarnings.map((message) => ({ code: "model", message })),
-    ...adapterWarnings,
-    ...selection.warnings.map(({ code, message }) => ({ code, message })),
-  ].map(({ code, message }) => ({ code, message: spell(message) }));
+  const otherRequest = otherFile === undefined ? undefined : await readAdapter(otherFile, {});
+  const { tree, warnings: treeWarnings, source } = await readModuleTree(location);
+  const adapter = resolveAdapter(request, tree);
+  const { config, compiled } = adapter;
+  const selection = compiled?.selection ?? selectTargets(tree, config.toSelection());
+  const warnings = warningsOf(tree, adapter, selection, file !== undefined);
+  for (const message of treeWarnings) output.warn(message);
   for (const { message } of warnings) output.warn(message);
+  if (strict) refuseWarnings(warnings);
+
+  const other = otherRequest === undefined ? undefined : resolveAdapter(otherRequest, tree).config;
+  const diff = other && diffSelections(tree, config.toSelection(), other.toSelection());
   // A saved adapter's configuration is for inference: its adapters are frozen. What training them costs is asked here.
   const trained = config.inferenceMode
     ? selectTargets(tree, config.with({ inferenceMode: false }).toSelection())
     : selection;
-  const cost = costOf(trained);
   if (trained !== selection)
     output.note(
       "inference_mode is true, as in every saved adapter, so PEFT would load it frozen; graft train trains it",
     );
+  const cost = costOf(tree, trained, shape);
   const final = config.with({
     ...selection.config,
     baseModelNameOrPath: config.baseModelNameOrPath ?? tree.name,
   });
-  const { modulesToSave, targetParameters, trainableParameters, totalParameters } = selection;
-  output.document({
-    targets: selection.targets.map(targetJson),
-    targetParameters: targetParameters.map(targetJson),
-    modulesToSave,
-    trainableParameters,
-    totalParameters,
-    config: final.toJSON(),
-    cost,
-    warnings,
-  });
-  if (!output.json) printSelection(output, trained, cost, final);
-}
-
-/** Bytes in float32, as adapters are trained and saved. */
-function costOf(selection: Selection) {
-  const adapter = selection.stateDict.reduce((sum, [, shape]) => sum + shape.reduce((a, b) => a * b, 1), 0);
-  const trained = selection.trainableParameters;
-  return {
-    trainableParameters: trained,
-    adapterParameters: adapter,
-    adapterBytes: 4 * adapter,
-    gradientBytes: 4 * trained,
-    optimizerBytes: 8 * trained, // AdamW: mean and mean square of every gradient
-    trainableFraction: trained / selection.totalParameters,
-  };
-}
-
-function printSelection(
-  output: Output,
-  selection: Selection,
-  cost: ReturnType<typeof costOf>,
-  config: LoraConfig,
-): void {
-  const { targets, targetParameters, modulesToSave, trainableParameters, totalParameters } = selection;
-  const all = [...targets, ...targetParameters];
-  if (all.length > 0) {
-    const columns = [
-      { title: "target" },
-      ...["r", "alpha", "scaling", "parameters"].map((title) => ({ title, align: "right" as const })),
-    ];
-    output.print(table(columns, all.map(row)));
-    output.print("");
-    output.print(`targets: ${describeTargets(all.map(({ name }) => name))}`);
+  const snippet = python ? toPython(config, { className: tree.className, location }) : undefined;
+  if (output.json) {
+    const { targets, targetParameters, modulesToSave, trainableParameters, totalParameters } = selection;
+    output.document({
+      model: { modelType: tree.modelType, className: tree.className, source },
+      targets: targets.map(targetJson),
+      targetParameters: targetParameters.map(targetJson),
+      modulesToSave,
+      trainableParameters,
+      totalParameters,
+      config: final.toJSON(),
+      ...(compiled && { form: compiled.form, deeper: compiled.deeper }),
+      cost: costJson(cost),
+      matrix: matrixOf(tree, compiled ?? selection),
+      ...(diff && { diff: diffJson(diff) }),
+      ...(snippet !== undefined && { python: snippet }),
+      warnings: [...treeWarnings.map((message) => ({ code: "model", message })), ...warnings],
+    });
+    return;
   }
-  if (modulesToSave.length > 0) output.print(`trained as a whole: ${modulesToSave.join(", ")}`);
-  if (config.bias !== "none") output.print(`biases trained: ${config.bias}`);
-  const percent = (100 * cost.trainableFraction).toFixed(4);
-  output.print(
-    `trainable params: ${grouped(trainableParameters)} || all params: ${grouped(totalParameters)} || trainable%: ${percent}`,
-  );
-  output.print(
-    `adapter file ${bytes(cost.adapterBytes)}, optimizer state ${bytes(cost.optimizerBytes)}, gradients ${bytes(cost.gradientBytes)}`,
-  );
+  if (snippet !== undefined) return output.write(snippet);
+  if (diff !== undefined) {
+    for (const line of renderDiff(diff, { a: file ?? "the flags", b: otherFile! })) output.print(line);
+    return;
+  }
+  printSelection(output, { tree, selection: trained, config: final, compiled, cost, list });
 }
 
-const row = ({ name, r, alpha, scaling, parameters }: Target): string[] => [
-  name,
-  String(r),
-  String(alpha),
-  String(Number(scaling.toPrecision(6))),
-  grouped(parameters),
-];
+/** What is worth knowing about a configuration on this model; without duplicates, options as flags. */
+function warningsOf(
+  tree: ModuleTree,
+  { config, compiled, warnings }: ResolvedAdapter,
+  selection: Selection,
+  isFile: boolean,
+): Warning[] {
+  const lint = lintSelection(tree, compiled ?? config.toSelection(), selection);
+  const all: Warning[] = [...warnings, ...mergeWarnings(selection.warnings, lint)];
+  if (isFile && compiled === undefined) {
+    const { message, version, differs } = versionDifferences(tree, config.toSelection(), config.peftVersion);
+    if (message !== "")
+      all.push({ code: differs ? "rules-changed" : "rules-unknown", message, details: { version } });
+  }
+  return all.map(({ code, message, details }) => ({
+    code,
+    message: spell(message),
+    ...(details && { details }),
+  }));
+}
+
+function costOf(tree: ModuleTree, selection: Selection, { batchSize, sequenceLength }: CostOptionsGiven) {
+  const cost: Cost = estimateCost(tree, selection, {
+    ...(batchSize !== undefined && { batchSize }),
+    ...(sequenceLength !== undefined && { sequenceLength }),
+  });
+  return { ...cost, trainableFraction: cost.trainableParameters / selection.totalParameters };
+}
+
+type CostOptionsGiven = { [K in "batchSize" | "sequenceLength"]: CostOptions[K] | undefined };

@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import { LoraConfig, type LoraConfigOptions, toPython } from "../../adapters/index.ts";
 import { writeFileAtomic } from "../../checkpoint/node.ts";
 import { type SelectionConfig, type Synthesis, synthesize } from "../../selection/index.ts";
+import { configLines } from "../config-lines.ts";
 import { describeTargets, grouped, targetJson } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, number, readFlags, text, toggle } from "../flags.ts";
@@ -106,17 +107,6 @@ function withValues(
   return new Map([...wanted].map(([name, value]) => [name, { r, alpha: loraAlpha, ...value }]));
 }
 
-const shownFields = [
-  "target_modules",
-  "layers_to_transform",
-  "layers_pattern",
-  "exclude_modules",
-  "r",
-  "lora_alpha",
-  "rank_pattern",
-  "alpha_pattern",
-];
-
 const howSaid: Readonly<Record<Synthesis["form"], string>> = {
   "all-linear": "PEFT's all-linear",
   list: "a list of names",
@@ -126,12 +116,7 @@ const howSaid: Readonly<Record<Synthesis["form"], string>> = {
 };
 
 function printSynthesis(output: Output, { selection, form, deeper }: Synthesis, config: LoraConfig): void {
-  const json = config.toJSON();
-  for (const field of shownFields) {
-    const value = json[field];
-    const isEmpty = value === null || (typeof value === "object" && Object.keys(value!).length === 0);
-    if (!isEmpty) output.print(`${field}: ${oneLine(value)}`);
-  }
+  for (const line of configLines(config)) output.print(line);
   output.print("");
   const count = selection.targets.length;
   output.print(
@@ -140,13 +125,6 @@ function printSynthesis(output: Output, { selection, form, deeper }: Synthesis, 
   output.print(`form: ${form} (${howSaid[form]})`);
   output.print(deeper.message);
 }
-
-/** JSON with blanks after commas and colons, as Python prints it. */
-const oneLine = (value: unknown): string =>
-  JSON.stringify(value, null, 1)
-    .replace(/\n +/g, " ")
-    .replace(/([[{]) /g, "$1")
-    .replace(/\n([\]}])/g, "$1");
 
 const isDirectory = (path: string): Promise<boolean> =>
   stat(path).then(
