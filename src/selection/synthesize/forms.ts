@@ -34,10 +34,15 @@ export type Problem = {
 
 /** Up to this many names a list of tails with numbers is worth a look. */
 const maxNumberedTails = 40;
+/** No layers, exclusions or regex are read as easily as a list this cheap. */
+const unbeatable = 24;
 const maxExcluded = 16;
 const maxExcludeEntries = 3;
 
-/** All candidates but the last resort, the most readable first. */
+/**
+ * Candidates, the most readable first, without the last resorts. Where a few names do, nothing else is looked for; if
+ * PEFT should take them otherwise than they read, the last resorts follow.
+ */
 export function candidatesFor(problem: Problem): Candidate[] {
   const { shapes, wanted, others, allowsRegex } = problem;
   const found: Candidate[] = [];
@@ -51,9 +56,12 @@ export function candidatesFor(problem: Problem): Candidate[] {
     const targets = nameTails(wanted, others);
     add(targets && asCandidate({ targets }));
   }
-  for (const form of layerLists(shapes)) add(asCandidate(form));
-  for (const form of leafForms(problem)) add(form);
-  if (allowsRegex) {
+  const cheapest = (): number => Math.min(...found.map(({ cost }) => cost));
+  if (cheapest() > unbeatable) {
+    for (const form of layerLists(shapes)) add(asCandidate(form));
+    for (const form of leafForms(problem)) add(form);
+  }
+  if (allowsRegex && cheapest() > unbeatable) {
     const alternatives = findAlternatives(shapes);
     if (alternatives !== undefined) {
       const targetModules = joinAlternatives(alternatives);

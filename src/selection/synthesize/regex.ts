@@ -4,8 +4,10 @@ import { isWhole, type Shape, slot } from "./places.ts";
 import { alternatives, distancesOf, group, renderTails } from "./render.ts";
 import { accepts, endsWith, type Path, type Tails, tailsOf } from "./tails.ts";
 
-/** More heads than this make no regex that anybody reads; it bounds the work too. */
+/** More heads than this make no regex that anybody reads. */
 const maxHeads = 160;
+/** Each head is compared with all names: what that may cost at most. */
+const maxComparisons = 5_000_000;
 /** Up to this many heads it is looked for needless ones. */
 const maxComparedHeads = 24;
 /** Beyond this many shapes that are taken whole, common fronts are not looked for. */
@@ -103,6 +105,8 @@ function commonFront(texts: readonly string[]): string {
 /** Heads that end at the last list of which only some items count, and what is wanted behind them. */
 function numberedHeads(shapes: readonly Shape[]): Front[] | undefined {
   const fronts = new Map<string, { head: Head; rests: Path[] }>();
+  const names = shapes.reduce((sum, shape) => sum + shape.names.length, 0);
+  const limit = Math.min(maxHeads, Math.max(12, maxComparisons / names));
   for (const shape of shapes) {
     if (shape.wantedCount === 0 || isWhole(shape)) continue;
     for (const box of boxesOf(shape)) {
@@ -116,7 +120,7 @@ function numberedHeads(shapes: readonly Shape[]): Front[] | undefined {
       if (known === undefined) fronts.set(key, { head, rests: [rest] });
       else known.rests.push(rest);
     }
-    if (fronts.size > maxHeads) return undefined;
+    if (fronts.size > limit) return undefined;
   }
   return [...fronts.values()];
 }
