@@ -55,9 +55,12 @@ function compileFor(source: string, option: string): Pattern {
   try {
     return compile(source);
   } catch (error) {
-    if (!(error instanceof RegexError) || error.code !== "invalid-regex") throw error;
-    throw failure("inject", "re.error", "invalid-regex", `${option}: ${error.message}`, {
-      ...error.details,
+    if (!(error instanceof RegexError)) throw error;
+    const { code, message, details } = error;
+    if (code !== "invalid-regex")
+      throw new RegexError(`${option}: ${message}`, { code, details: { ...details, option } });
+    throw failure("inject", "re.error", "invalid-regex", `${option}: ${message}`, {
+      ...details,
       option,
       pattern: source,
     });
