@@ -1,25 +1,22 @@
-import { listProblems, RegexError, SelectionError } from "../../errors.ts";
 import { Warnings } from "../failure.ts";
 import { allLinearNames } from "../peft/all-linear.ts";
 import { resolveConfig } from "../peft/config.ts";
 import { headsByTaskType } from "../peft/defaults.ts";
 import { LiveTree, listingOf } from "../peft/live-tree.ts";
 import { makeMatcher } from "../peft/match.ts";
-import type { ResolvedConfig, SelectionConfig } from "../peft/options.ts";
-import { isTruthy } from "../peft/options.ts";
+import { isTruthy, type ResolvedConfig, type SelectionConfig } from "../peft/options.ts";
 import { Patterns } from "../peft/patterns.ts";
 import { describeReason } from "../peft/reason.ts";
 import { replicateLayers } from "../peft/replicate.ts";
 import { selectTargets } from "../peft/select.ts";
-import type { Selection } from "../peft/selection.ts";
 import type { Target } from "../peft/target.ts";
 import { namedModules } from "../peft/traverse.ts";
 import { leafOf } from "../python.ts";
 import type { ModuleKind, ModuleTree } from "../tree.ts";
-import { type Deeper, onDeeperSibling } from "./deeper.ts";
-import { type Candidate, candidatesFor, type Form, lastResorts, type Problem } from "./forms.ts";
-import { fullNameKeys, patternKeys } from "./keys.ts";
+import { candidatesFor, lastResorts, type Problem } from "./forms.ts";
 import { type Places, placesOf } from "./places.ts";
+import { Attempt, notExpressible, some } from "./proof.ts";
+import type { Synthesis } from "./synthesis.ts";
 import { checkWanted, type RankAndAlpha, renamedLeaves } from "./wanted.ts";
 
 export type SynthesizeOptions = {
@@ -30,32 +27,6 @@ export type SynthesizeOptions = {
    */
   readonly base?: SelectionConfig;
 };
-
-/** A configuration that selects exactly what was wanted. */
-export class Synthesis {
-  /** Plain PEFT fields. */
-  readonly config: SelectionConfig;
-  readonly form: Form;
-  /** The proof: what PEFT's rules make of `config`. */
-  readonly selection: Selection;
-  readonly exact = true;
-  readonly #tree: ModuleTree;
-  #deeper: Deeper | undefined;
-
-  constructor(tree: ModuleTree, config: SelectionConfig, form: Form, selection: Selection) {
-    this.#tree = tree;
-    this.config = config;
-    this.form = form;
-    this.selection = selection;
-  }
-
-  /** Whether the configuration means the same on a model of this kind with more layers. Found out when first read. */
-  get deeper(): Deeper {
-    const names = new Set(this.selection.targets.map(({ name }) => name));
-    this.#deeper ??= onDeeperSibling(this.#tree, placesOf(this.#tree), this.config, names);
-    return this.#deeper;
-  }
-}
 
 /**
  * The shortest plain PEFT configuration that selects exactly the wanted modules, and gives them the wanted ranks and
@@ -170,169 +141,4 @@ function exclusionOf(config: ResolvedConfig): (name: string) => string | undefin
 function parametersOf(tree: ModuleTree, base: SelectionConfig): readonly Target[] {
   if (!isTruthy(base.targetParameters ?? null)) return [];
   return selectTargets(tree, { ...base, targetModules: [] }).targetParameters;
-}
-
-/** Proves candidates. */
-class Attempt {
-  readonly #tree: ModuleTree;
-  readonly #names: ReadonlySet<string>;
-  readonly #values: ReadonlyMap<string, RankAndAlpha> | undefined;
-  readonly #parameters: ReadonlySet<string>;
-  readonly #base: SelectionConfig;
-  readonly #tables: readonly SelectionConfig[];
-  #refusal: SelectionError | RegexError | undefined;
-  /** What the best candidate that PEFT accepts does wrong. */
-  #mismatch: { readonly extra: readonly string[]; readonly missing: readonly string[] } | undefined;
-
-  constructor(
-    tree: ModuleTree,
-    places: Places,
-    names: ReadonlySet<string>,
-    ranks: ReadonlyMap<string, RankAndAlpha> | undefined,
-    parameters: readonly Target[],
-    base: SelectionConfig,
-  ) {
-    this.#tree = tree;
-    this.#names = names;
-    this.#base = base;
-    this.#parameters = new Set(parameters.map(({ name }) => name));
-    if (ranks === undefined) {
-      this.#values = undefined;
-      this.#tables = [{}];
-      return;
-    }
-    const values = new Map([
-      ...ranks,
-      ...parameters.map(({ name, r, alpha }) => [name, { r, alpha }] as const),
-    ]);
-    this.#values = values;
-    this.#tables = values.size === 0 ? [{}] : tablesFor(places, values);
-  }
-
-  /** undefined where PEFT would select anything else. */
-  run({ form, cost: _, ...fields }: Candidate): Synthesis | undefined {
-    for (const table of this.#tables) {
-      const config: SelectionConfig = { ...this.#base, ...fields, ...table };
-      const selection = this.#select(config);
-      if (selection === undefined) return undefined;
-      if (!this.#hasNames(selection)) {
-        this.#mismatch ??= this.#compare(selection);
-        return undefined;
-      }
-      if (this.#hasValues(selection)) return new Synthesis(this.#tree, config, form, selection);
-    }
-    return undefined;
-  }
-
-  /** No modules, only parameters. */
-  nothing(): Synthesis {
-    const result =
-      this.#parameters.size > 0 ? this.run({ form: "list", cost: 0, targetModules: [] }) : undefined;
-    if (result !== undefined) return result;
-    throw notExpressible([
-      "No module is wanted, and PEFT refuses a configuration that adapts nothing. Name at least one",
-    ]);
-  }
-
-  failure(): SelectionError {
-    const refusal = this.#refusal;
-    const mismatch = this.#mismatch;
-    if (mismatch === undefined && refusal !== undefined)
-      return notExpressible(
-        [`PEFT refuses them with the rest of this configuration: ${refusal.message}`],
-        {},
-        refusal,
-      );
-    const { extra = [], missing = [] } = mismatch ?? {};
-    const differences = [
-      ...(extra.length > 0 ? [`would also adapt ${some(extra)}`] : []),
-      ...(missing.length > 0 ? [`would not adapt ${some(missing)}`] : []),
-    ];
-    const what = differences.length > 0 ? differences.join(" and ") : "would give them other ranks or alphas";
-    return notExpressible([`With the rest of this configuration, PEFT ${what}`], { extra, missing });
-  }
-
-  #select(config: SelectionConfig): Selection | undefined {
-    try {
-      return selectTargets(this.#tree, config);
-    } catch (error) {
-      if (!(error instanceof SelectionError || error instanceof RegexError)) throw error;
-      this.#refusal ??= error;
-      return undefined;
-    }
-  }
-
-  #hasNames({ targets, targetParameters, warnings }: Selection): boolean {
-    if (
-      this.#base.ensureWeightTying &&
-      warnings.some(({ code }) => code === "tying-requested-nothing-to-tie")
-    ) {
-      const { inputEmbeddings } = this.#tree;
-      if (inputEmbeddings !== null && this.#names.has(inputEmbeddings)) return false;
-    }
-    return (
-      targets.length === this.#names.size &&
-      targets.every(({ name }) => this.#names.has(name)) &&
-      targetParameters.length === this.#parameters.size &&
-      targetParameters.every(({ name }) => this.#parameters.has(name))
-    );
-  }
-
-  #compare({ targets, targetParameters }: Selection) {
-    const wanted = new Set([...this.#names, ...this.#parameters]);
-    const names = new Set([...targets, ...targetParameters].map(({ name }) => name));
-    return {
-      extra: [...names].filter((name) => !wanted.has(name)),
-      missing: [...wanted].filter((name) => !names.has(name)),
-    };
-  }
-
-  #hasValues({ targets, targetParameters }: Selection): boolean {
-    const values = this.#values;
-    if (values === undefined) return true;
-    return [...targets, ...targetParameters].every(({ name, r, alpha }) => {
-      const wanted = values.get(name)!;
-      return wanted.r === r && wanted.alpha === alpha;
-    });
-  }
-}
-
-/** The most common pair is everybody's, and patterns say who has others; readable patterns before certain ones. */
-function tablesFor(places: Places, values: ReadonlyMap<string, RankAndAlpha>): SelectionConfig[] {
-  const counts = new Map<string, { pair: RankAndAlpha; count: number }>();
-  for (const pair of values.values()) {
-    const key = `${pair.r} ${pair.alpha}`;
-    const known = counts.get(key);
-    if (known === undefined) counts.set(key, { pair, count: 1 });
-    else known.count++;
-  }
-  const { pair } = [...counts.values()].reduce((best, next) => (next.count > best.count ? next : best));
-  const ranks = new Map([...values].map(([name, { r }]) => [name, r]));
-  const alphas = new Map([...values].map(([name, { alpha }]) => [name, alpha]));
-  const table = (keysOf: typeof fullNameKeys): SelectionConfig => ({
-    r: pair.r,
-    loraAlpha: pair.alpha,
-    rankPattern: Object.fromEntries(keysOf(ranks, pair.r)),
-    alphaPattern: Object.fromEntries(keysOf(alphas, pair.alpha)),
-  });
-  const short = table((own, base) => patternKeys(places, own, base));
-  return counts.size === 1 ? [short] : [short, table(fullNameKeys)];
-}
-
-const some = ([first, ...more]: readonly string[]): string =>
-  `${JSON.stringify(first)}${more.length > 0 ? ` and ${more.length} more` : ""}`;
-
-function notExpressible(
-  problems: readonly string[],
-  details: Record<string, unknown> = {},
-  cause?: SelectionError | RegexError,
-): SelectionError {
-  return new SelectionError(
-    `No PEFT configuration selects exactly these modules. ${listProblems(problems)}.`.replace(/\.\.$/, "."),
-    {
-      code: "not-expressible",
-      details: { problems, ...details, ...(cause === undefined ? {} : { refusal: cause.code }) },
-      ...(cause === undefined ? {} : { cause }),
-    },
-  );
 }
