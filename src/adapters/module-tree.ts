@@ -1,5 +1,5 @@
 import { Embedding, Linear, type Module, type PreTrainedModel } from "../nn/index.ts";
-import { type ModuleInfo, type ModuleTree, type NamedShape, parseTreeConfig } from "../selection/index.ts";
+import { type ModuleInfo, type ModuleTree, type NamedShape, parseTreeConfig } from "../selection/tree.ts";
 
 /** A model as layer selection sees it: names, kinds and shapes. */
 export function moduleTreeOf(model: PreTrainedModel): ModuleTree {

@@ -1,19 +1,12 @@
 import { moduleTreeOf } from "../adapters/module-tree.ts";
 import type { Checkpoint } from "../checkpoint/index.ts";
 import { isGraftError, listProblems, UnsupportedModelError } from "../errors.ts";
-import { buildCausalLM, causalModelTypes } from "../models/index.ts";
-import type { ModuleTree } from "../selection/index.ts";
+import { buildCausalLM } from "../models/registry.ts";
+import type { ModuleTree } from "../selection/tree.ts";
 import type { InspectionWarning } from "./types.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 export type KnownModel = { readonly tree: ModuleTree; readonly warnings: readonly InspectionWarning[] };
-
-/** Whether Graft builds the modules of such a model itself. */
-export function isKnownModel(config: Json): boolean {
-  const [architecture] = Array.isArray(config["architectures"]) ? (config["architectures"] as unknown[]) : [];
-  const isCausal = typeof architecture !== "string" || architecture.endsWith("ForCausalLM");
-  return isCausal && causalModelTypes.includes(String(config["model_type"]));
-}
 
 /** The modules of a model of a known type. A setting that is not implemented is returned, not thrown. */
 export function buildKnownModel(

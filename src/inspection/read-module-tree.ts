@@ -7,8 +7,10 @@ import {
   readJsonIfPresent,
 } from "../checkpoint/index.ts";
 import { CheckpointError, isGraftError, SelectionError, UnsupportedModelError } from "../errors.ts";
-import { inferTree, type ModuleTree, parseSkeleton } from "../selection/index.ts";
+import { inferTree } from "../selection/infer/index.ts";
+import { type ModuleTree, parseSkeleton } from "../selection/tree.ts";
 import { readJsonFile } from "./json-file.ts";
+import { isKnownModel } from "./known-types.ts";
 import type {
   Inspection,
   InspectionOptions,
@@ -74,9 +76,9 @@ async function inspectFiles(
   const { signal, asStored = false, skipWeights = false } = options;
   const reading = signal === undefined ? {} : { signal };
   const config = given ?? (await readConfig(store, reading));
-  const known = config !== undefined && !asStored && (await import("./known-model.ts"));
-  const isKnown = known !== false && known.isKnownModel(config!.json);
-  const built = isKnown ? known.buildKnownModel(config!.json, config!.file, store.name) : undefined;
+  const isKnown = config !== undefined && !asStored && isKnownModel(config.json);
+  const known = isKnown ? await import("./known-model.ts") : undefined;
+  const built = known?.buildKnownModel(config!.json, config!.file, store.name);
   const unsupported = built instanceof UnsupportedModelError ? built : undefined;
   if (known && built !== undefined && !(built instanceof UnsupportedModelError)) {
     const found = skipWeights ? undefined : await optionalWeights(store, reading);

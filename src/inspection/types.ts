@@ -1,5 +1,5 @@
 import type { HubOptions } from "../checkpoint/index.ts";
-import type { ModuleTree } from "../selection/index.ts";
+import type { ModuleTree } from "../selection/tree.ts";
 
 export type InspectionOptions = Pick<HubOptions, "fetch" | "headers"> & {
   readonly signal?: AbortSignal;

@@ -7,6 +7,8 @@ import { blobStore, serializeSafetensors } from "../../src/checkpoint/index.ts";
 import { directoryStore } from "../../src/checkpoint/node.ts";
 import { isGraftError } from "../../src/errors.ts";
 import { readModuleTree } from "../../src/inspection/index.ts";
+import { knownModelTypes } from "../../src/inspection/known-types.ts";
+import { causalModelTypes } from "../../src/models/index.ts";
 import { tensor } from "../../src/tensor/index.ts";
 import { serveHub } from "../support/hub-server.ts";
 
@@ -45,6 +47,10 @@ async function failure(promise: Promise<unknown>) {
   if (!isGraftError(error)) throw new Error(`expected an error of Graft, got ${String(error)}`);
   return error;
 }
+
+test("the known types are those of the registry", () => {
+  expect(knownModelTypes).toEqual(causalModelTypes);
+});
 
 describe("a model of a known type", () => {
   test("is built from config.json; directory, config.json and weights file are the same", async () => {

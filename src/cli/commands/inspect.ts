@@ -1,13 +1,12 @@
 import type { Command } from "commander";
 import { listProblems } from "../../errors.ts";
 import type { Inspection } from "../../inspection/index.ts";
-import { compileTail, globRegex } from "../../selection/groups/glob.ts";
 import { defaultTargetModules } from "../../selection/peft/defaults.ts";
 import { type Block, Structure } from "../../selection/structure/index.ts";
 import type { ModuleInfo, ModuleTree } from "../../selection/tree.ts";
 import { bytes, grouped } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
-import { addFlags, custom, FlagProblem, number, readFlags, single, toggle } from "../flags.ts";
+import { addFlags, custom, number, readFlags, single, toggle } from "../flags.ts";
 import { formatShape, moduleTreeView, shapeOf } from "../module-tree-view.ts";
 import { Output } from "../output.ts";
 import { printable, styled } from "../style.ts";
@@ -20,7 +19,7 @@ const viewFlags = {
   match: custom(
     "Show only modules whose name, or its end, fits: '*_proj', 'layers.3.**', '{q,v}_proj'.",
     { placeholder: "glob" },
-    readGlob,
+    single,
   ),
   flat: toggle("List every module on a line of its own, those without parameters too."),
   asStored: toggle("Show the file's names, also where transformers gives them others on loading."),
@@ -49,18 +48,21 @@ Examples:
   command.action((model: string) => run(model, command));
 }
 
-function readGlob(texts: readonly string[]): (name: string) => boolean {
-  const regex = globRegex(single(texts));
-  if (typeof regex !== "string") throw new FlagProblem(`has ${regex.message}, at character ${regex.at}`);
-  const pattern = compileTail(regex);
+/** What a glob names; `**` spans parts of a name, `*` does not. */
+async function compileGlob(glob: string): Promise<(name: string) => boolean> {
+  const { compileTail, globRegex } = await import("../../selection/groups/glob.ts");
+  const regex = globRegex(glob);
+  if (typeof regex !== "string") throwProblems([`--match has ${regex.message}, at character ${regex.at}`]);
+  const pattern = compileTail(regex as string);
   return (name) => pattern.fullmatch(name) !== null;
 }
 
 async function run(location: string, command: Command): Promise<void> {
   const problems: string[] = [];
-  const { depth, match, flat, asStored } = readFlags(command, viewFlags, problems);
+  const { depth, match: glob, flat, asStored } = readFlags(command, viewFlags, problems);
   const output = new Output(readFlags(command, outputFlags, problems));
   throwProblems(problems);
+  const match = glob === undefined ? undefined : await compileGlob(glob);
   const inspection = await readModuleTree(location, { asStored: asStored === true });
   const { tree, notices } = inspection;
   const { blocks, towers } = new Structure(tree);
