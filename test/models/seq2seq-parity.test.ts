@@ -8,7 +8,7 @@ import {
   seq2seqLoss,
   shiftTokensRight,
 } from "../../src/models/index.ts";
-import type { Parameter } from "../../src/nn/index.ts";
+import type { Layer, Parameter } from "../../src/nn/index.ts";
 import { type Tensor, tensor } from "../../src/tensor/index.ts";
 import { AdamW } from "../../src/training/optimizers.ts";
 import { maxAbsDifference, relativeL2 } from "../support/close.ts";
@@ -102,6 +102,17 @@ describe.each(cases.map((reference) => [reference.expected.name, reference] as c
         ),
       ).toBeLessThan(LOGITS);
       expect(maxAbsDifference(floats(adapted["logits"]), recorded.get("logits")!)).toBeLessThan(LOGITS);
+    });
+
+    test("the encoder takes embeddings that were made elsewhere", async () => {
+      const { baseModel: model } = await reference.loadAdapted();
+      const { inputIds, attentionMask } = seq2seqInputs();
+      const embedding = model.getModule("model.encoder.embed_tokens") as Layer;
+      const encoder = model.encode({ inputsEmbeds: embedding.forward(inputIds), attentionMask });
+      const batch = reference.batch();
+      const actual = realRows(floats((await run(model, batch, { encoder }))["encoder"]), batch);
+      const expectedRows = realRows((await reference.tensors()).get("encoder")!, batch);
+      expect(maxAbsDifference(actual, expectedRows)).toBeLessThan(LOGITS);
     });
 
     test("loss and every gradient agree", async () => {
