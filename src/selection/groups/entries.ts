@@ -1,6 +1,7 @@
 import { leafOf } from "../python.ts";
 import { compileEntry, type Entry, type NameTest } from "./entry.ts";
 import type { Report } from "./layers.ts";
+import { quote } from "./problems.ts";
 
 /** An entry and where it stands. */
 export type PlacedEntry = Entry & {
@@ -61,5 +62,4 @@ export class EntryTable {
   }
 }
 
-const quote = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}…` : text);
 const ended = (message: string): string => (message.endsWith(".") ? message : `${message}.`);

@@ -50,13 +50,19 @@ export type EntryProblem = {
   readonly position?: number | null;
 };
 
-/** Tells by a module's name whether a regex or a glob matches it. */
+/** Far beyond any name of a module. Regular expressions have a bound of their own. */
+const maxGlobLength = 100_000;
+
+/** Tells by a module's name whether an entry matches it; all-linear as if it were a name. */
 export type NameTest = (name: string) => boolean;
 
 /** @returns the test, or what is wrong with the entry. */
 export function compileEntry({ kind, body }: Entry): NameTest | EntryProblem {
   if (body === "") return { code: "invalid-entry", message: "is empty" };
+  if (kind === "name" || kind === "all-linear") return (name) => name === body || name.endsWith(`.${body}`);
   let source = body;
+  if (kind === "glob" && body.length > maxGlobLength)
+    return { code: "invalid-entry", message: `is longer than ${maxGlobLength} characters` };
   if (kind === "glob") {
     const regex = globRegex(body);
     if (typeof regex !== "string")

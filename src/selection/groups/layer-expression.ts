@@ -22,6 +22,9 @@ const words: Readonly<Record<string, Pick>> = {
 };
 const counted = ["first", "last", "middle"] as const;
 
+/** Enough to list each of a thousand layers. */
+const maxLength = 10_000;
+
 /**
  * Which layers of a list are meant, whatever its length: terms separated by commas.
  *
@@ -48,6 +51,8 @@ export class LayerExpression {
 
   /** @returns the expression, or what is wrong with its terms. */
   static parse(text: string): LayerExpression | readonly TermProblem[] {
+    if (text.length > maxLength)
+      return [{ term: `${text.slice(0, 20)}…`, at: 0, message: `is longer than ${maxLength} characters` }];
     const terms: Term[] = [];
     const problems: TermProblem[] = [];
     let at = 0;

@@ -3,7 +3,7 @@ import type { NumberedList, Place, Position, Structure } from "../structure/inde
 import { compileEntry, type NameTest, parseEntry } from "./entry.ts";
 import { compileTail } from "./glob.ts";
 import { LayerExpression } from "./layer-expression.ts";
-import type { GroupProblems } from "./problems.ts";
+import { type GroupProblems, quote } from "./problems.ts";
 import type { GroupWarning, LayersSpec, LayerValue } from "./spec.ts";
 
 /** Decides where a module may be; undefined: anywhere. */
@@ -134,7 +134,7 @@ function takeOf(
   for (const [term, without] of missing) {
     const where = without.slice(0, 3).map(describeList).join(", and not in ");
     const more = without.length > 3 ? `, nor in ${without.length - 3} more lists` : "";
-    const message = `${subject}${layersOf(pattern)} ${JSON.stringify(term)}: there is no such layer in ${where}${more}`;
+    const message = `${subject}${layersOf(pattern)} ${quote(term)}: there is no such layer in ${where}${more}`;
     const details = { term, lists: without.map(({ path }) => path) };
     if (without.length === lists.length)
       problems.add("layer-out-of-range", `${message}. Use numbers of that range.`, details);
@@ -148,8 +148,7 @@ function takeOf(
   return taken;
 }
 
-const layersOf = (pattern: string): string =>
-  pattern === "" ? "layers" : `layers of ${JSON.stringify(pattern)},`;
+const layersOf = (pattern: string): string => (pattern === "" ? "layers" : `layers of ${quote(pattern)},`);
 
 function describeList({ path, indices }: NumberedList): string {
   const first = indices[0]!;
@@ -165,20 +164,19 @@ function listTest(pattern: string, { subject, problems }: Report): NameTest | un
   if (isNegative) {
     problems.add(
       "invalid-layers",
-      `${subject}layers: a list cannot be named by what it is not (${JSON.stringify(pattern)}). Put the "!" into its layers.`,
+      `${subject}layers: a list cannot be named by what it is not (${quote(pattern)}). Put the "!" into its layers.`,
       { pattern },
     );
     return undefined;
   }
-  if (kind === "name" || kind === "all-linear") return (path) => path === body || path.endsWith(`.${body}`);
   const test = compileEntry(entry);
   if (typeof test !== "function") {
-    problems.add(test.code, `${subject}layers: the list ${JSON.stringify(pattern)} ${test.message}`, {
+    problems.add(test.code, `${subject}layers: the list ${quote(pattern)} ${test.message}`, {
       pattern,
     });
     return undefined;
   }
-  if (kind === "glob") return test;
+  if (kind !== "regex") return test;
   // as PEFT's layersPattern: a regex for the end of the path
   const tail = compileTail(body);
   return (path) => tail.fullmatch(path) !== null;
@@ -190,15 +188,15 @@ function reportUnknownList(pattern: string, structure: Structure, { subject, pro
     near.length > 0
       ? ` Closest: ${near.map((name) => JSON.stringify(name)).join(", ")}.`
       : ` Use one of its lists${listsOf(structure)}.`;
-  problems.add(
-    "unknown-list",
-    `${subject}layers: no list of layers is called ${JSON.stringify(pattern)}.${hint}`,
-    { pattern, nearest: near },
-  );
+  problems.add("unknown-list", `${subject}layers: no list of layers is called ${quote(pattern)}.${hint}`, {
+    pattern,
+    nearest: near,
+  });
 }
 
 /** Lists by how many parts of their path are like those of a pattern; then those whose whole name is like it. */
 function nearestLists(pattern: string, { blocks }: Structure): string[] {
+  if (pattern.length > 200) return [];
   const names = blocks.map((block) => block.pattern);
   const parts = [...new Set(blocks.flatMap(({ template }) => template.split(".")))];
   const similar = new Set(pattern.split(".").flatMap((part) => nearest(part, parts, 1)));
@@ -234,7 +232,7 @@ function parseValue(value: LayerValue, pattern: string, report: Report): LayerEx
   if (parsed instanceof LayerExpression) return parsed;
   for (const { term, at, message } of parsed)
     invalid(
-      `${JSON.stringify(text)}: ${term === "" ? "a term" : JSON.stringify(term)} at position ${at} ${message}.`,
+      `${quote(text)}: ${term === "" ? "a term" : JSON.stringify(term)} at position ${at} ${message}.`,
       {
         term,
         position: at,

@@ -28,3 +28,7 @@ export class GroupProblems {
     );
   }
 }
+
+/** A text of a person's for a message, shortened. */
+export const quote = (text: string): string =>
+  JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}…` : text);

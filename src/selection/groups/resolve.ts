@@ -16,7 +16,7 @@ import type { PlacedEntry } from "./entries.ts";
 import { parseEntry } from "./entry.ts";
 import { type GroupOutcome, type Model, resolveGroup } from "./group.ts";
 import type { Report } from "./layers.ts";
-import { GroupProblems } from "./problems.ts";
+import { GroupProblems, quote } from "./problems.ts";
 import type { CompiledGroup, GroupedSelection, GroupSpec, GroupWarning } from "./spec.ts";
 import { reportEntries } from "./warn.ts";
 
@@ -164,7 +164,7 @@ function entriesOf(
       if (entry.isNegative)
         report.problems.add(
           "invalid-entry",
-          `${report.subject}excludeModules: the entry ${JSON.stringify(text)} is negative. Name what to leave out without the "!".`,
+          `${report.subject}excludeModules: the entry ${quote(text)} is negative. Name what to leave out without the "!".`,
           { entry: text },
         );
       return { ...entry, isNegative: true, option: "excludeModules", isShared };
@@ -199,7 +199,7 @@ function reportShared(outcomes: readonly GroupOutcome[], warnings: GroupWarning[
     if (shared.some((entries) => entries[index]!.modules.length > 0)) return;
     warnings.push({
       code: "negative-removed-nothing",
-      message: `excludeModules: the entry ${JSON.stringify(entry.text)} takes nothing away${matched.length === 0 ? ", for it matches no module" : ""}.`,
+      message: `excludeModules: the entry ${quote(entry.text)} takes nothing away${matched.length === 0 ? ", for it matches no module" : ""}.`,
       details: { entry: entry.text },
     });
   });

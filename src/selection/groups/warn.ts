@@ -1,8 +1,9 @@
-import { nearest } from "../../errors.ts";
+import { nearest, RegexError } from "../../errors.ts";
 import { leafOf } from "../python.ts";
 import { compileEntry, type Entry } from "./entry.ts";
 import type { EntryOutcome, GroupOutcome, Model } from "./group.ts";
 import type { Report } from "./layers.ts";
+import { quote } from "./problems.ts";
 
 /** Says what entries of a group did not do, or did besides. */
 export function reportEntries({ entries }: GroupOutcome, model: Model, report: Report): void {
@@ -15,7 +16,7 @@ export function reportEntries({ entries }: GroupOutcome, model: Model, report: R
 function reportPositive(outcome: EntryOutcome, model: Model, { subject, problems, warnings }: Report): void {
   const { entry, matched, modules, unsupported, outside, saved } = outcome;
   const { text, option } = entry;
-  const who = `${subject}${option}: the entry ${show(text)}`;
+  const who = `${subject}${option}: the entry ${quote(text)}`;
   const warn = (code: string, message: string, details: Record<string, unknown> = {}): void =>
     void warnings.push({ code, message: `${who} ${message}`, details: { entry: text, ...details } });
 
@@ -41,7 +42,7 @@ function reportPositive(outcome: EntryOutcome, model: Model, { subject, problems
     });
   else if (modules.length > 0 || unsupported.length === matched.length) return;
   else if (outside.length > 0)
-    warn("entry-outside-layers", `matches only modules outside the layers, such as ${show(outside[0]!)}.`);
+    warn("entry-outside-layers", `matches only modules outside the layers, such as ${quote(outside[0]!)}.`);
   else if (saved.length > 0) warn("entry-saved", "matches only what modulesToSave trains as a whole.");
   else warn("entry-removed", "matches only modules that negative entries take away again.");
 }
@@ -56,7 +57,7 @@ function reportNegative({ entry, matched }: EntryOutcome, model: Model, { subjec
   warnings.push({
     code: "negative-removed-nothing",
     message:
-      `${subject}${option}: the ${option === "excludeModules" ? "" : "negative "}entry ${show(text)} takes nothing away.${hint}`.replace(
+      `${subject}${option}: the ${option === "excludeModules" ? "" : "negative "}entry ${quote(text)} takes nothing away.${hint}`.replace(
         /\.\.$/,
         ".",
       ),
@@ -71,7 +72,7 @@ function insideHint({ kind, body, isNegative }: Entry, { modules, canCarry }: Mo
   const test = compileEntry({ text: inside, kind: "glob", isNegative: false, body: inside });
   if (typeof test !== "function" || !modules.some((module) => canCarry(module) && test(module.name)))
     return "";
-  return ` For what is inside, write ${show(`${isNegative ? "!" : ""}${inside}`)}.`;
+  return ` For what is inside, write ${quote(`${isNegative ? "!" : ""}${inside}`)}.`;
 }
 
 function unmatchedHint(entry: Entry, model: Model): string {
@@ -79,16 +80,16 @@ function unmatchedHint(entry: Entry, model: Model): string {
   const sign = isNegative ? "!" : "";
   if (kind === "name" || kind === "all-linear") {
     const near = nearestNames(body, model);
-    return near.length === 0 ? "" : ` Closest: ${near.map(show).join(", ")}.`;
+    return near.length === 0 ? "" : ` Closest: ${near.map(quote).join(", ")}.`;
   }
   const other = kind === "glob" ? "regex" : "glob";
   const read = countMatches({ ...entry, kind: other }, model);
-  if (read > 0) return ` Read as a ${other} it matches ${read}: write ${show(`${sign}${other}:${body}`)}.`;
+  if (read > 0) return ` Read as a ${other} it matches ${read}: write ${quote(`${sign}${other}:${body}`)}.`;
   if (kind === "regex" && /^(?!\.\*)/.test(body)) {
     const anywhere = `.*(?:${body})`;
     const wide = countMatches({ ...entry, body: anywhere }, model);
     if (wide > 0)
-      return ` A regex must match whole names; ${show(`${sign}${isPlain(body) ? `.*${body}` : anywhere}`)} matches ${wide}.`;
+      return ` A regex must match whole names; ${quote(`${sign}${isPlain(body) ? `.*${body}` : anywhere}`)} matches ${wide}.`;
   }
   return "";
 }
@@ -96,9 +97,15 @@ function unmatchedHint(entry: Entry, model: Model): string {
 /** Whether `.*` can stand in front without brackets. */
 const isPlain = (body: string): boolean => !body.includes("|") && !body.startsWith("^");
 
+/** How many modules another reading of an entry matches; none where it takes too long. */
 function countMatches(entry: Entry, { modules }: Model): number {
-  const test = compileEntry(entry);
-  return typeof test === "function" ? modules.filter(({ name }) => name !== "" && test(name)).length : 0;
+  try {
+    const test = compileEntry(entry);
+    return typeof test === "function" ? modules.filter(({ name }) => name !== "" && test(name)).length : 0;
+  } catch (error) {
+    if (error instanceof RegexError) return 0;
+    throw error;
+  }
 }
 
 /** The closest ends of names of as many parts as an entry has. */
@@ -114,7 +121,6 @@ function nearestNames(body: string, { modules }: Model): string[] {
   return nearest(body, ends, 2).filter((name) => name !== body);
 }
 
-const show = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}…` : text);
 const count = ({ length }: { readonly length: number }): string =>
   length === 1 ? "1 module" : `${length} modules`;
 const list = (kinds: readonly string[]): string =>

@@ -407,3 +407,47 @@ describe("errors", () => {
     },
   );
 });
+
+test("names are literal, whatever is in them", () => {
+  const odd = {
+    ...llama,
+    modules: [
+      ...llama.modules,
+      { name: "a(b", className: "Linear", kind: "linear" as const, in: 1, out: 1, parameters: [] },
+    ],
+  };
+  expect(compile(odd, [{ targetModules: ["name:a(b"] }]).groups[0]!.modules).toEqual(["a(b"]);
+});
+
+describe("hostile input ends in an error", () => {
+  const huge = 10 ** 7;
+  test.each([
+    ["a glob", { targetModules: ["v_proj", "*a".repeat(huge / 2)] }, "invalid-entry"],
+    ["a regex", { targetModules: ["v_proj", "(a|b)".repeat(huge / 5)] }, "regex-too-large"],
+    ["layers", { targetModules: ["v_proj"], layers: "x,".repeat(huge / 2) }, "invalid-layers"],
+    ["the name of a list", { targetModules: ["v_proj"], layers: { ["x".repeat(huge)]: 0 } }, "unknown-list"],
+  ])("%s of 10 MB", (_, group, code) => {
+    expect(() => compile(llama, [group])).toThrow(
+      expect.objectContaining({ code, message: expect.not.stringMatching(/.{2000}/s) }),
+    );
+  });
+
+  test("a name of 10 MB, and a module of 100 kB, are only not found", () => {
+    expect(codes(llama, [{ targetModules: ["v_proj", "a".repeat(huge)] }])).toEqual([
+      "entry-matched-nothing",
+    ]);
+    const long = {
+      name: "x".repeat(1e5),
+      className: "Linear",
+      kind: "linear" as const,
+      in: 1,
+      out: 1,
+      parameters: [],
+    };
+    const tree = { ...llama, modules: [...llama.modules, long] };
+    expect(codes(tree, [{ targetModules: ["**.v_proj", "*a*b*c*d*", "q_porj"] }])).toEqual([
+      "entry-matched-nothing",
+      "entry-matched-nothing",
+    ]);
+  });
+});
