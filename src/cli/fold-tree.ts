@@ -87,9 +87,23 @@ class Growth {
   /** Says which modules are alike, innermost first, and drops what has neither parameters nor a mark. */
   private judge(): void {
     const known = new Map<string, number>();
+    // Nearly all modules of a large model are matrices: known by their shape, without a text to describe them.
+    const matrices = new Map<string, Map<number, number>>();
+    let matrixCount = 0;
     for (let i = this.modules.length - 1; i >= 0; i--) {
-      if (this.isHidden[i] === 1) continue;
       const { className, kind, parameters } = this.modules[i]!;
+      const isLeaf = this.children[i] === undefined && !this.tiedTo.has(i) && this.mark(i) === "";
+      const matrix = isLeaf ? plainMatrix(parameters) : undefined;
+      if (matrix !== undefined) {
+        const group = `${className} ${kind}`;
+        const shapes = matrices.get(group) ?? new Map<number, number>();
+        matrices.set(group, shapes);
+        // Makes of matrices are negative, those of all others positive.
+        const make = shapes.get(matrix) ?? -1 - matrixCount++;
+        shapes.set(matrix, make);
+        this.makes[i] = make;
+        continue;
+      }
       let key = `${className} ${kind} ${this.mark(i)}`;
       const tiedTo = this.tiedTo.get(i);
       if (tiedTo !== undefined) key += ` = ${tiedTo}`;
@@ -152,6 +166,15 @@ class Growth {
     const tiedTo = this.tiedTo.get(index);
     return { label, info, count, times, parameters: this.parameters[index]!, mark, tiedTo, children: lines };
   }
+}
+
+/** One number for the shape of a module that has nothing but a matrix called weight. */
+function plainMatrix(parameters: ModuleInfo["parameters"]): number | undefined {
+  if (parameters.length !== 1) return undefined;
+  const [name, shape] = parameters[0]!;
+  const [rows, columns] = shape;
+  if (name !== "weight" || shape.length !== 2 || rows! >= 2 ** 26 || columns! >= 2 ** 26) return undefined;
+  return rows! * 2 ** 26 + columns!;
 }
 
 function withAncestors(modules: readonly ModuleInfo[], only: (name: string) => boolean): Set<string> {

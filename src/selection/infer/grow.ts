@@ -1,6 +1,6 @@
 import type { ModuleInfo, NamedShape } from "../tree.ts";
 import { contextOf, groupsOf, guess } from "./kinds.ts";
-import { compareNumbers, compareUsual, isAlphabetical } from "./order.ts";
+import { compareNumbers, compareUsual, isAlphabetical, sortNumbered } from "./order.ts";
 import { isQuantizationState, OwnTensors, quantizationNames, quantizedLinear } from "./quantized.ts";
 import type { RawConfig, TensorInfo } from "./types.ts";
 
@@ -34,7 +34,7 @@ export function growModules(tensors: readonly TensorInfo[], config: RawConfig, r
     const { path, own, children, hasQuantizationState } = node;
     const at = modules.length;
     modules.push(undefined as unknown as ModuleInfo); // replaced below: its kind depends on its children
-    if (children.length > 1) children.sort((a, b) => compare(a.leaf, b.leaf));
+    if (children.length > 1 && !sortNumbered(children)) children.sort((a, b) => compare(a.leaf, b.leaf));
     if (children.length > 1 && children.some(hasStackedExperts)) markRouter(children, config);
     for (const child of children) visit(child);
     if (path === "") {

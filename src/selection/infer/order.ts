@@ -31,6 +31,17 @@ export function compareUsual(a: string, b: string): number {
   return a.localeCompare(b, "en", { numeric: true });
 }
 
+/** Sorts items by the numbers that their names are; false if one is no number, and then nothing is changed. */
+export function sortNumbered(items: { readonly leaf: string }[]): boolean {
+  const numbers = new Map<{ readonly leaf: string }, number>();
+  for (const item of items) {
+    if (!digits.test(item.leaf)) return false;
+    numbers.set(item, Number(item.leaf));
+  }
+  items.sort((a, b) => numbers.get(a)! - numbers.get(b)!);
+  return true;
+}
+
 /** Sorts children by where they came first, but numbers by value. */
 export function compareNumbers(a: string, b: string): number {
   return digits.test(a) && digits.test(b) ? Number(a) - Number(b) : 0;
