@@ -26,15 +26,16 @@ const functions = [
   "versionDifferences",
 ];
 
-/** Bundles dist/selection/index.js for browsers, whole and without the tables of regex/. */
-export async function measureBundle(): Promise<Bundle> {
-  const whole = await bundle("*", true);
-  const without = await bundle("*", false);
+/** Bundles selection/index.js of a build for browsers, whole and without the tables of regex/. */
+export async function measureBundle(dist: string): Promise<Bundle> {
+  const whole = await bundle(dist, "*", true);
+  const without = await bundle(dist, "*", false);
   const each: Record<string, BundleSize> = {};
-  for (const name of functions) each[name] = (await bundle(`{ parseSkeleton, ${name} }`, false)).size;
+  for (const name of functions) each[name] = (await bundle(dist, `{ parseSkeleton, ${name} }`, false)).size;
   const folders: Record<string, number> = {};
   for (const [path, { bytesInOutput }] of Object.entries(whole.inputs)) {
-    const file = path.replace(/^.*?dist\//, "");
+    if (path === "<stdin>") continue;
+    const file = path.replace(/^.*?(?:dist|bench-selection-\d+)\//, "");
     const folder = tables.test(file)
       ? "regex (tables)"
       : /^selection\/[^/]+\//.test(file)
@@ -45,10 +46,10 @@ export async function measureBundle(): Promise<Bundle> {
   return { whole: whole.size, withoutTables: without.size, functions: each, folders };
 }
 
-async function bundle(names: string, withTables: boolean) {
+async function bundle(dist: string, names: string, withTables: boolean) {
   const result = await build({
     absWorkingDir: root,
-    stdin: { contents: `export ${names} from "./dist/selection/index.js";`, resolveDir: root },
+    stdin: { contents: `export ${names} from "./selection/index.js";`, resolveDir: dist },
     logLevel: "error",
     bundle: true,
     minify: true,

@@ -1,16 +1,14 @@
-/** Times Graft's selection on the same names; a child of run.ts, run from the build. Reads {quick, repeats} from stdin. */
+/** Times Graft's selection on the same names; a child of run.ts, run from a build. Reads {build, quick, repeats} from stdin. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { toConfig } from "../../test/conformance/selection-vectors.ts";
-import { root } from "../measure.ts";
 import { cases, largeTree, smallTree } from "./cases.ts";
 
 type Library = typeof import("../../src/selection/index.ts");
-const built = pathToFileURL(join(root, "dist/selection/index.js")).href;
-const { selectTargets } = (await import(built)) as Library;
-
-const { quick, repeats } = JSON.parse(readFileSync(0, "utf8")) as { quick: boolean; repeats: number };
+type Work = { readonly build: string; readonly quick: boolean; readonly repeats: number };
+const { build, quick, repeats } = JSON.parse(readFileSync(0, "utf8")) as Work;
+const { selectTargets } = (await import(pathToFileURL(join(build, "selection/index.js")).href)) as Library;
 const tree = quick ? smallTree() : largeTree();
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;

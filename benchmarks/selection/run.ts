@@ -1,6 +1,6 @@
 /** npm run bench:selection [-- options]: selection against PEFT's own matching, `graft select` and `graft inspect` start to end, sizes. */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
@@ -25,7 +25,9 @@ Python with PEFT is taken from GRAFT_PYTHON or .venv-reference; without either G
   --write       write docs/selection-performance.md and benchmarks/results/selection-DATE.json
 `;
 
-const cli = join(root, "dist/cli/main.js");
+/** A copy of the build, so that building again while this runs changes nothing. */
+const build = join(root, "out", `bench-selection-${process.pid}`);
+const cli = join(build, "cli/main.js");
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
@@ -68,6 +70,7 @@ function compareMatching(python: string | undefined, quick: boolean, rounds: num
     say(`round ${round + 1} of ${rounds}: selection`);
     graft.push(
       child(process.execPath, ["--import", "tsx", "benchmarks/selection/graft-select.ts"], {
+        build,
         quick,
         repeats: 7,
       }),
@@ -184,7 +187,11 @@ async function main(): Promise<void> {
   if (!Number.isInteger(rounds) || rounds < 1)
     throw new TypeError(`--rounds takes a whole number above 0, got ${values.rounds}.`);
   if (write && quick) throw new TypeError("--write keeps real numbers; --quick has none.");
-  if (!existsSync(cli)) throw new TypeError(`${relative(root, cli)} is missing. Build first: npm run build.`);
+  const dist = join(root, "dist");
+  if (!existsSync(join(dist, "cli/main.js")))
+    throw new TypeError("dist/ is missing. Build first: npm run build.");
+  cpSync(dist, build, { recursive: true });
+  process.on("exit", () => rmSync(build, { recursive: true, force: true }));
 
   const found = findPython();
   if ("reason" in found) say(`PEFT is skipped: ${found.reason}. Measuring Graft alone.`);
@@ -193,7 +200,7 @@ async function main(): Promise<void> {
   say("commands, start to end");
   const commands = await measureCommands(quick, 2 * rounds);
   say("bundle");
-  const bundle = await measureBundle();
+  const bundle = await measureBundle(build);
   const report = {
     date: new Date().toISOString().slice(0, 10),
     machine: machine(0),
