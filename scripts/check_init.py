@@ -50,12 +50,12 @@ def load(model: str, adapters: list[str]) -> list[dict[str, Any]]:
             warnings.simplefilter("always")
             peft = PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretrained(model), adapter)
         loaded = [str(w.message) for w in caught if "keys" in str(w.message)]
-        factors = {n: p for n, p in peft.named_parameters() if "lora_A" in n}
+        factors = {n: p for n, p in peft.named_parameters() if "lora_A" in n or "lora_embedding_A" in n}
         results.append(
             {
                 "problems": loaded,
                 "difference": float((logits(peft) - base).abs().max()),
-                "targets": sorted(n.split(".lora_A")[0] for n in factors),
+                "targets": sorted(n.split(".lora_")[0] for n in factors),
                 "largest": {n: float(p.abs().max()) for n, p in factors.items()},
             }
         )

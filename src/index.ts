@@ -21,6 +21,9 @@ export {
   moduleTreeOf,
   PeftModel,
   type PythonSnippetOptions,
+  parseSelectionFile,
+  readSelectionFile,
+  type SelectionFile,
   toPython,
 } from "./adapters/index.ts";
 // Files

@@ -25,6 +25,7 @@ test("package.json lists the entries above, and the version that saved runs carr
     "./selection",
     "./checkpoint",
     "./node",
+    "./schema.json",
     "./package.json",
   ]);
   expect(manifest.version).toBe(version);

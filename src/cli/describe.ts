@@ -1,10 +1,17 @@
 import type { Target } from "../selection/index.ts";
 
 /**
- * Targets in a few words: "q_proj, v_proj in layers 4–5; lm_head". Those of the same layers stand together.
+ * Targets in a few words: "q_proj, v_proj in layers 4–5; lm_head". Those of the same layers stand together. Where lists lie
+ * inside of lists, the outer or the inner number is the layer, whichever says it shorter.
  */
 export function describeTargets(names: readonly string[]): string {
-  const numbered = names.map((name) => /^(?:(.*?)\.)?(\d+)\.(.+)$/.exec(name));
+  const outer = describeBy(names, /^(?:(.*?)\.)?(\d+)\.(.+)$/);
+  const inner = describeBy(names, /^(?:(.*)\.)?(\d+)\.(.+)$/);
+  return inner.length < outer.length ? inner : outer;
+}
+
+function describeBy(names: readonly string[], split: RegExp): string {
+  const numbered = names.map((name) => split.exec(name));
   const containers = new Set(numbered.flatMap((match) => (match ? [match[1] ?? ""] : [])));
   const tails = new Set(numbered.flatMap((match) => (match ? [match[3]!] : [])));
   const leaves = new Set([...tails].map(leafOf));
