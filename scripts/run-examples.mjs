@@ -1,14 +1,14 @@
 /**
  * Runs the commands in documents and compares what they print with what the document says.
  *
- *     node scripts/run-examples.mjs [--update] [FILE.md…]        default: docs/examples/*.md
+ *     node scripts/run-examples.mjs [--update] [FILE.md…]        default: docs/*.md, docs/examples/*.md
  *
  * A ```console block holds commands, each after "$ " (continued after a backslash), and below each what it prints, stdout
  * and stderr together. A line "…" stands for any lines. --update writes what is printed into the document instead.
  * Commands run in the repository's root, in sh, with graft on the PATH. Exit status 1 if anything differs.
  */
 import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -16,13 +16,17 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const args = process.argv.slice(2);
 const update = args.includes("--update");
 const named = args.filter((arg) => arg !== "--update");
-const folder = join(root, "docs/examples");
+
 const files =
   named.length > 0
     ? named
-    : readdirSync(folder)
-        .filter((name) => name.endsWith(".md"))
-        .map((name) => join(folder, name));
+    : ["docs", "docs/examples"].flatMap((folder) =>
+        readdirSync(join(root, folder))
+          .filter((name) => name.endsWith(".md"))
+          .map((name) => join(root, folder, name)),
+      );
+
+mkdirSync(join(root, "out"), { recursive: true });
 
 /** @returns {{ command: string, lines: string[] }[]} commands of a block, with the lines below each */
 function parse(block) {
