@@ -1,19 +1,36 @@
 import { defineConfig } from "tsdown";
 
-export default defineConfig({
-  entry: {
-    index: "src/index.ts",
-    node: "src/node.ts",
-    "selection/index": "src/selection/index.ts",
-    "checkpoint/index": "src/checkpoint/index.ts",
-    "runtime/worker": "src/runtime/worker.ts",
-    "cli/main": "src/cli/main.ts",
-  },
+const shared = {
   format: "esm",
   platform: "neutral",
   target: "es2022",
-  dts: true,
   fixedExtension: false,
-  unbundle: true,
   deps: { neverBundle: [/^node:/, /^onnxruntime-/] },
-});
+} as const;
+
+export default defineConfig([
+  // The library stays in its own files, so that bundlers take only what is imported.
+  {
+    ...shared,
+    entry: {
+      index: "src/index.ts",
+      node: "src/node.ts",
+      "selection/index": "src/selection/index.ts",
+      "checkpoint/index": "src/checkpoint/index.ts",
+      "runtime/worker": "src/runtime/worker.ts",
+    },
+    dts: true,
+    unbundle: true,
+    clean: true,
+  },
+  // The command line starts in a fraction of the time from a few files. It finds the engine's worker one folder above its chunks.
+  {
+    ...shared,
+    entry: { "cli/main": "src/cli/main.ts", "cli/worker": "src/runtime/worker.ts" },
+    platform: "node",
+    deps: { ...shared.deps, alwaysBundle: ["zod", "commander", "cli-table3"] },
+    outputOptions: { chunkFileNames: "cli/chunks/[name]-[hash].js" },
+    dts: false,
+    clean: false,
+  },
+]);

@@ -34,6 +34,7 @@ for (const needed of [
   "dist/index.js",
   "dist/index.d.ts",
   "dist/cli/main.js",
+  "dist/cli/worker.js",
   "dist/runtime/worker.js",
   "LICENSE",
   "README.md",

@@ -91,6 +91,7 @@ class Growth {
     const matrices = new Map<string, Map<number, number>>();
     let matrixCount = 0;
     for (let i = this.modules.length - 1; i >= 0; i--) {
+      if (this.isHidden[i] === 1) continue;
       const { className, kind, parameters } = this.modules[i]!;
       const isLeaf = this.children[i] === undefined && !this.tiedTo.has(i) && this.mark(i) === "";
       const matrix = isLeaf ? plainMatrix(parameters) : undefined;
