@@ -76,6 +76,40 @@ test("graftjs/selection loads without ONNX Runtime and selects as PEFT does", as
   });
 });
 
+test("graftjs/selection compiles groups, explains, synthesizes and estimates in a page", async () => {
+  const result = await inPage(`
+    const { compileSelection, estimateCost, explain, inferTree, lintSelection, parseSkeleton, synthesize } =
+      await import("/dist/selection/index.js");
+    const skeleton = await fetch("/test/vectors/skeletons/florence2-base.json.gz");
+    const text = await new Response(skeleton.body.pipeThrough(new DecompressionStream("gzip"))).text();
+    const json = JSON.parse(text);
+    const tree = parseSkeleton(json);
+    const groups = [{ targetModules: ["q_proj", "v_proj"], layers: { "encoder.layers": "-2:", "decoder.layers": ":" } }];
+    const { config, selection } = compileSelection(tree, { groups });
+    const names = selection.targets.map((target) => target.name);
+    const [why] = explain(tree, config, ["model.language_model.encoder.layers.3.self_attn.q_proj"]);
+    const inferred = inferTree(json.state_dict.map(([name, shape, dtype]) => ({ name, shape, dtype })), json.config);
+    return {
+      regex: config.targetModules,
+      count: names.length,
+      again: synthesize(tree, names).config.targetModules,
+      selected: why.selected,
+      warnings: lintSelection(tree, { targetModules: ["q_porj", "v_proj"] }).map(({ code }) => code),
+      saved: estimateCost(tree, selection).saved.backwardShare > 0.1,
+      inferred: inferred.tree.modules.some(({ name }) => name === names[0]),
+    };`);
+  const regex = String.raw`.*\.(encoder\.layers\.[45]|decoder)\..*\.(q_proj|v_proj)`;
+  expect(result).toEqual({
+    regex,
+    count: 28,
+    again: regex,
+    selected: false,
+    warnings: ["entry-matched-nothing"],
+    saved: true,
+    inferred: true,
+  });
+});
+
 test("graftjs/checkpoint reads a model by range requests and from a Blob", async () => {
   requests.length = 0;
   const result = await inPage(`
