@@ -7,7 +7,8 @@ The base models are those of test/vectors/models. Each case becomes a folder:
     adapter/               as PEFT saves it, with values that differ from the base model's
     expected.safetensors   grad.<key> for everything that is trained
 cases.json has, per case, the base model, the settings, the loss on the base model's recorded batch, the trained and
-the saved keys, and the line of print_trainable_parameters. manifest.json has script, versions and seed.
+the saved keys, and the line of print_trainable_parameters; `conflict`, where one weight is saved several times: values
+given to each copy in the file, and what is in the model after loading it. manifest.json has script, versions and seed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import io
 import json
 import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,26 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "saved-and-targeted": ("llama-qv", {"r": 3, "target_modules": ["v_proj", "lm_head"], "modules_to_save": ["lm_head"]}),
     "every-bias": ("qwen2-tied", {"r": 8, "target_modules": ["q_proj"], "bias": "all", "use_rslora": True}),
     "inference": ("llama-qv", {"r": 4, "inference_mode": True}),
+    # adapters on a head that shares its weight, whose base weights are saved along because the settings name it
+    "tied-lora-head": ("qwen2-tied", {"r": 2, "target_modules": ["q_proj", "lm_head"]}),
+    "tied-lora-head-regex": ("llama-tied-llama3-rope", {"r": 2, "target_modules": r".*\.1\..*v_proj|lm_head"}),
+    "tied-lora-embedding-regex": ("llama-tied-llama3-rope", {"r": 2, "target_modules": r".*(q_proj|embed_tokens)"}),
+    "tied-lora-both": ("qwen2-tied", {"r": 2, "target_modules": ["embed_tokens", "lm_head", "v_proj"]}),
+    "tied-lora-both-regex": ("qwen2-tied", {"r": 3, "target_modules": r".*\.0\..*v_proj|model.embed_tokens|lm_head"}),
+    "tied-lora-full-names": ("qwen2-tied", {"r": 2, "target_modules": ["model.embed_tokens", "lm_head"]}),
+    "tied-lora-head-saved-embedding": (
+        "qwen2-tied",
+        {"r": 2, "target_modules": ["lm_head", "q_proj"], "modules_to_save": ["embed_tokens"]},
+    ),
+    "tied-lora-embedding-saved-head": (
+        "qwen2-tied",
+        {"r": 2, "target_modules": ["embed_tokens", "q_proj"], "modules_to_save": ["lm_head"]},
+    ),
+    # PEFT saves the biases of a module that is trained as a whole three times
+    "every-bias-and-saved": (
+        "llama-biases-linear-rope",
+        {"r": 2, "target_modules": ["q_proj"], "bias": "all", "modules_to_save": ["o_proj"]},
+    ),
 }
 
 
@@ -82,6 +104,27 @@ def record(name: str, base: str, settings: dict[str, Any], out: Path, generator:
     return {**case, "loss": loss, "trainableKeys": list(trainable(loaded)), "adapterKeys": sorted(saved)}
 
 
+def conflict(case: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Which of several saved copies of one weight counts: each gets values of its own, and the adapter is loaded."""
+    folder = out / case["name"] / "adapter"
+    stored = load_file(folder / "adapter_model.safetensors")
+    copies = [key for key in sorted(stored) if "base_layer.weight" in key or "original_module.bias" in key]
+    copies += [key for key in sorted(stored) if "modules_to_save" in key or key.endswith("o_proj.bias")]
+    given = {key: 2.0 + i for i, key in enumerate(copies)}
+    edited = {key: torch.full_like(value, given[key]) if key in given else value for key, value in stored.items()}
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copytree(folder, directory, dirs_exist_ok=True)
+        save_file(edited, Path(directory) / "adapter_model.safetensors", {"format": "pt"})
+        loaded = PeftModel.from_pretrained(load_base(MODELS / case["base"] / "model"), directory)
+    values = {}
+    for name, value in loaded.state_dict().items():
+        key = name.replace(".modules_to_save.default", "").replace(".default", "")
+        if key in given:
+            assert value.min() == value.max(), name
+            values[key] = value.flatten()[0].item()
+    return {"given": given, "loaded": values}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -92,6 +135,9 @@ def main() -> int:
     generator = torch.Generator().manual_seed(options.seed)
     torch.manual_seed(options.seed)
     cases = [record(name, base, settings, options.out, generator) for name, (base, settings) in CASES.items()]
+    for case in cases:
+        if case["name"] in ("tied-lora-both", "every-bias-and-saved"):
+            case["conflict"] = conflict(case, options.out)
     (options.out / "cases.json").write_text(json.dumps(cases, indent=1) + "\n")
     manifest = {
         "script": "scripts/record_adapters.py",

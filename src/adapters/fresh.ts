@@ -97,14 +97,13 @@ function startOf(
   const tail = /\.lora_(?:A\.weight|B\.weight|B\.bias|embedding_A|embedding_B)$/.exec(key)?.[0];
   if (tail === undefined) return undefined;
   const random = generatorFor(seed, key);
-  // torch's layers of any dimension start alike: the fan-in is everything but the first axis
-  const matrix: [number, number] = [shape[0]!, shape.slice(1).reduce((a, b) => a * b, 1)];
-  const kaiming = (): Tensor<"float32"> => ({ ...kaimingUniform(matrix, random), shape: [...shape] });
   switch (tail) {
     case ".lora_A.weight":
-      return init === "gaussian" ? normal(shape, 1 / rankOf(key, shape), random) : kaiming();
+      return init === "gaussian"
+        ? normal(shape, 1 / rankOf(key, shape), random)
+        : kaimingUniform(shape, random);
     case ".lora_B.weight":
-      return init === false ? kaiming() : zeros("float32", shape);
+      return init === false ? kaimingUniform(shape, random) : zeros("float32", shape);
     case ".lora_embedding_A":
       return init === false ? normal(shape, 1, random) : zeros("float32", shape);
     case ".lora_embedding_B":

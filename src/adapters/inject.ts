@@ -1,9 +1,20 @@
 import { AdapterError } from "../errors.ts";
-import { Embedding, Linear, type Module, type Parameter, type PreTrainedModel } from "../nn/index.ts";
+import {
+  Conv2d,
+  Embedding,
+  Linear,
+  type Module,
+  type Parameter,
+  PositionEmbedding,
+  type PreTrainedModel,
+} from "../nn/index.ts";
 import { type Selection, selectTargets, type Target } from "../selection/index.ts";
 import type { LoraConfig } from "./config.ts";
+import { LoraConv2d } from "./lora-conv2d.ts";
+import { LoraEmbedding } from "./lora-embedding.ts";
 import type { LoraInit } from "./lora-init.ts";
-import { ADAPTER_NAME, KEY_PREFIX, LoraEmbedding, type LoraLayer, LoraLinear } from "./lora-layer.ts";
+import { ADAPTER_NAME, KEY_PREFIX, LoraLayer } from "./lora-layer.ts";
+import { LoraLinear } from "./lora-linear.ts";
 import { moduleTreeOf } from "./module-tree.ts";
 import { SavedModule } from "./saved-module.ts";
 
@@ -57,7 +68,7 @@ export function removeAdapter(model: PreTrainedModel): void {
 
 /** The layer that an adapter's module stands in the place of; undefined for every other module. */
 function replacedBy(module: Module): Module | undefined {
-  if (module instanceof LoraLinear || module instanceof LoraEmbedding) return module.base_layer;
+  if (module instanceof LoraLayer) return module.base_layer;
   return module instanceof SavedModule ? module.original_module : undefined;
 }
 
@@ -95,13 +106,15 @@ function wrap(module: Module, target: Target, config: LoraConfig, seed: number):
   const init = config.initLoraWeights as LoraInit;
   const options = { path, r, scaling, dropout: config.loraDropout, init, seed };
   if (module instanceof Linear) return new LoraLinear(module, options);
-  if (module instanceof Embedding) return new LoraEmbedding(module, options);
+  if (module instanceof Conv2d) return new LoraConv2d(module, options);
+  if (module instanceof Embedding && !(module instanceof PositionEmbedding))
+    return new LoraEmbedding(module, options);
+  const { className } = module;
   throw new AdapterError(
-    `"${path}" is a ${module.className}, which cannot carry LoRA; linear layers and embeddings can.`,
-    {
-      code: "unsupported-module-type",
-      details: { path, className: module.className },
-    },
+    module instanceof PositionEmbedding
+      ? `"${path}" is a ${className}, which looks up places, while PEFT's adapter looks up the tokens that the layer is given: there it fails, or adds rows of other places. Name it in modulesToSave to train it as a whole.`
+      : `"${path}" is a ${className}, which cannot carry LoRA; linear layers, embeddings and convolutions can.`,
+    { code: "unsupported-module-type", details: { path, className } },
   );
 }
 
@@ -110,25 +123,40 @@ function trainBiases(model: PreTrainedModel, bias: string, layers: readonly Lora
   if (bias === "none") return;
   const adapted = new Set(
     layers.flatMap((layer) =>
-      layer instanceof LoraLinear && layer.base_layer.bias ? [layer.base_layer.bias] : [],
+      layer.base_layer
+        .parameters()
+        .flatMap(([segment, parameter]) => (segment === "bias" ? [parameter] : [])),
     ),
   );
   for (const [path, parameter] of model.namedParameters()) {
     const chosen = bias === "all" ? path === "bias" || path.endsWith(".bias") : adapted.has(parameter);
-    if (!chosen || parameter.trainable) continue;
+    if (!chosen || parameter.trainable || isReplaced(path)) continue;
     parameter.trainable = true;
     parameter.name = savedKey(path);
   }
 }
 
+/** Whether a parameter belongs to a layer of which a copy is trained in its place. */
+const isReplaced = (path: string): boolean => path.includes(".original_module.");
+
 /** Name of a parameter in adapter_model.safetensors, from its path in the adapted model. */
 export const savedKey = (path: string): string =>
   KEY_PREFIX + path.replace(`.modules_to_save.${ADAPTER_NAME}`, "").replace(`.${ADAPTER_NAME}.`, ".");
 
-/** Every parameter of an adapted model under its saved name; what the adapter replaced is left out. */
+/**
+ * Every parameter of an adapted model under its saved name, in the order in which torch reads them; one that several layers
+ * share is there under the name of each.
+ */
 export function parametersByKey(model: PreTrainedModel): Map<string, Parameter> {
   const parameters = new Map<string, Parameter>();
-  for (const [path, parameter] of model.namedParameters())
-    if (!path.includes(".original_module.")) parameters.set(savedKey(path), parameter);
+  for (const [path, module] of model.namedModules())
+    for (const [segment, parameter] of module.parameters())
+      parameters.set(savedKey(path === "" ? segment : `${path}.${segment}`), parameter);
   return parameters;
 }
+
+/**
+ * The name that counts for a saved tensor. With `bias: "all"` PEFT saves the biases of `modulesToSave` twice, and loads only
+ * those without the wrapper's segment.
+ */
+export const readKey = (key: string): string => key.replace(".modules_to_save.", ".");

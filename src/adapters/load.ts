@@ -3,7 +3,7 @@ import { AdapterError, closest, listedProblems, listProblems } from "../errors.t
 import { formatShape } from "../graph/index.ts";
 import type { Parameter } from "../nn/index.ts";
 import type { DType } from "../tensor/index.ts";
-import { parametersByKey } from "./inject.ts";
+import { parametersByKey, readKey } from "./inject.ts";
 import type { PeftModel } from "./peft-model.ts";
 
 const storedDtypes: ReadonlySet<DType> = new Set(["float32", "float16", "bfloat16"]);
@@ -20,14 +20,15 @@ export async function loadAdapterTensors(
 ): Promise<void> {
   const parameters = parametersByKey(peft.baseModel);
   const absent = peft.selection.stateDict.flatMap(([key]) => (tensors.has(key) ? [] : [key]));
-  const unknown = [...tensors.keys()].filter((key) => !parameters.has(key));
+  const read = new Map([...tensors].filter(([key]) => readKey(key) === key || !parameters.has(readKey(key))));
+  const unknown = [...read.keys()].filter((key) => !parameters.has(key));
   const problems: string[] = [];
   // Looking for the closest key takes a while among many: only for what the message lists.
   const hint = (key: string, candidates: readonly string[]): string =>
     problems.length < listedProblems ? closest(key, candidates) : "";
   for (const key of absent)
     if (parameters.get(key)?.trainable) problems.push(`"${key}" is missing${hint(key, unknown)}`);
-  for (const [key, entry] of tensors) {
+  for (const [key, entry] of read) {
     const parameter = parameters.get(key);
     if (!parameter) problems.push(`"${key}" is not part of the adapted model${hint(key, absent)}`);
     else if (!(storedDtypes.has(entry.dtype) || (parameter.fed && entry.dtype === "float64")))
@@ -42,9 +43,12 @@ export async function loadAdapterTensors(
       `${file} does not fit ${peft.baseModel.nameOrPath} (${peft.baseModel.modelType}): ${listProblems(problems)}. Was the adapter trained on another model, or with another adapter_config.json?`,
       { code: "adapter-does-not-fit", details: { file, problems } },
     );
-  // Everything is read before anything is changed.
+  // Everything is read before anything is changed. The last of several names of a shared parameter counts.
   const assignments: (() => void)[] = [];
-  for (const [key, entry] of tensors) assignments.push(await assignment(parameters.get(key)!, entry));
+  for (const [key, parameter] of parameters) {
+    const entry = read.get(key);
+    if (entry) assignments.push(await assignment(parameter, entry));
+  }
   for (const assign of assignments) assign();
 }
 

@@ -1,4 +1,5 @@
-import { numel, type Tensor, tensor } from "../tensor/index.ts";
+import type { Parameter } from "../nn/index.ts";
+import { numel, type Tensor, tensor, zeros } from "../tensor/index.ts";
 import { hashText, type RandomGenerator, seededGenerator, uniform } from "../tensor/random.ts";
 
 /** How LoRA's first factor starts; the second starts at zero unless the init is `false`. */
@@ -12,11 +13,12 @@ const fill = (shape: readonly number[], next: () => number): Tensor<"float32"> =
   tensor("float32", shape, Float32Array.from({ length: numel(shape) }, next));
 
 /**
- * Kaiming-uniform with a = √5, which is U(-1/√in, 1/√in). Shape [out, in].
+ * Kaiming-uniform with a = √5, which is U(-1/√in, 1/√in). Shape [out, in] or [out, in, rows, columns]; what is fed into one
+ * output counts, so that a kernel's `in` is the product of all axes but the first.
  * Source: torch.nn.Linear.reset_parameters; PEFT LoraLayer.reset_lora_parameters.
  */
-export function kaimingUniform(shape: readonly [number, number], random: RandomGenerator): Tensor<"float32"> {
-  const bound = 1 / Math.sqrt(shape[1]);
+export function kaimingUniform(shape: readonly number[], random: RandomGenerator): Tensor<"float32"> {
+  const bound = 1 / Math.sqrt(numel(shape.slice(1)));
   return fill(shape, () => (2 * uniform(random) - 1) * bound);
 }
 
@@ -39,3 +41,13 @@ export function normal(
     return radius * Math.cos(angle) * deviation;
   });
 }
+
+/** How the first factor of a linear layer or convolution starts. Its first axis is the rank. */
+export function startOfA({ name, shape }: Parameter, init: LoraInit, seed: number): Tensor<"float32"> {
+  const random = generatorFor(seed, name);
+  return init === "gaussian" ? normal(shape, 1 / shape[0]!, random) : kaimingUniform(shape, random);
+}
+
+/** How the second factor of a linear layer or convolution starts. */
+export const startOfB = ({ name, shape }: Parameter, init: LoraInit, seed: number): Tensor<"float32"> =>
+  init === false ? kaimingUniform(shape, generatorFor(seed, name)) : zeros("float32", shape);

@@ -13,7 +13,7 @@ import type { Selection } from "../selection/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { autoMappingOf, LoraConfig } from "./config.ts";
 import { CONFIG_FILE, WEIGHTS_FILE } from "./files.ts";
-import { injectAdapter, parametersByKey, removeAdapter } from "./inject.ts";
+import { injectAdapter, parametersByKey, readKey, removeAdapter, savedKey } from "./inject.ts";
 import { loadAdapterTensors } from "./load.ts";
 
 /** Weights as PEFT saved them before safetensors. */
@@ -82,7 +82,11 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
 
   /** What training updates, by saved name, in the order of the module tree. */
   trainableParameters(): Map<string, Parameter> {
-    return new Map([...parametersByKey(this.baseModel)].filter(([, parameter]) => parameter.trainable));
+    return new Map(
+      [...this.baseModel.namedParameters()]
+        .filter(([, { trainable }]) => trainable)
+        .map(([path, parameter]) => [savedKey(path), parameter]),
+    );
   }
 
   /** PEFT's counts: of trainable and of all parameters, the adapter's included. */
@@ -115,7 +119,7 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
     const parameters = parametersByKey(this.baseModel);
     return new Map(
       this.selection.stateDict.map(([key]) => {
-        const { data, storage } = parameters.get(key)!;
+        const { data, storage } = parameters.get(readKey(key))!;
         return [key, data ?? (storage as TensorEntry)];
       }),
     );

@@ -3,8 +3,15 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { getPeftModel, LoraConfig, PeftModel } from "../../src/adapters/index.ts";
-import { openStore, readCheckpoint, readTensorAsFloat32 } from "../../src/checkpoint/index.ts";
-import { tensor } from "../../src/tensor/index.ts";
+import { parametersByKey } from "../../src/adapters/inject.ts";
+import {
+  blobStore,
+  openStore,
+  readCheckpoint,
+  readTensorAsFloat32,
+  serializeSafetensors,
+} from "../../src/checkpoint/index.ts";
+import { type Tensor, tensor } from "../../src/tensor/index.ts";
 import { AdamW } from "../../src/training/optimizers.ts";
 import { TrainingStep } from "../../src/training/step.ts";
 import { relativeL2 } from "../support/close.ts";
@@ -21,6 +28,7 @@ type Case = {
   loss?: number;
   trainableKeys?: string[];
   adapterKeys?: string[];
+  conflict?: { given: Record<string, number>; loaded: Record<string, number> };
 };
 const folder = fileURLToPath(new URL("../vectors/adapters", import.meta.url));
 const cases = JSON.parse(readFileSync(join(folder, "cases.json"), "utf8")) as Case[];
@@ -64,6 +72,25 @@ describe.each(
       ).toBeLessThan(1e-4);
   });
 
+  test("selects PEFT's keys", async () => {
+    const peft = await fresh(recorded);
+    expect([...peft.stateDict().keys()].sort()).toEqual(recorded.adapterKeys);
+    expect([...peft.trainableParameters().keys()].sort()).toEqual(recorded.trainableKeys!.toSorted());
+  });
+
+  test("loading and saving gives PEFT's own bytes", async () => {
+    const saved = join(await temporaryFolder(), "saved");
+    await (await load(recorded)).savePretrained(saved);
+    const [own, original] = [saved, join(folder, recorded.name, "adapter")].map((path) => ({
+      weights: readFileSync(join(path, "adapter_model.safetensors")),
+      config: readFileSync(join(path, "adapter_config.json"), "utf8"),
+    }));
+    expect(own!.weights.equals(original!.weights)).toBe(true);
+    // The recorded configuration does not say where its base model lay.
+    const anonymous = own!.config.replace(JSON.stringify(referenceCase(recorded.base).modelPath), "null");
+    expect(anonymous).toBe(original!.config.trimEnd());
+  });
+
   test("trains, saves and loads: the model is the same afterwards, frozen or not", async () => {
     const reference = referenceCase(recorded.base);
     const batch = reference.batch();
@@ -95,6 +122,33 @@ describe.each(
       expect(relativeL2(plain, trained)).toBeGreaterThan(1e-3);
     }
   });
+});
+
+test.each(
+  cases.flatMap(({ conflict, ...recorded }) =>
+    conflict ? [[recorded.name, { ...recorded, conflict }] as const] : [],
+  ),
+)("%s: of several saved copies of a weight, the one that PEFT takes counts", async (_, recorded) => {
+  const { given, loaded } = recorded.conflict;
+  const path = join(folder, recorded.name, "adapter");
+  const { tensors } = await readCheckpoint(await openStore(join(path, "adapter_model.safetensors")));
+  const edited = new Map<string, Tensor>();
+  for (const [key, entry] of tensors) {
+    const { shape, data } = await readTensorAsFloat32(entry);
+    edited.set(key, tensor("float32", shape, key in given ? data.map(() => given[key]!) : data));
+  }
+  const contents = new Map([
+    ["adapter_model.safetensors", new Blob([serializeSafetensors(edited) as Uint8Array<ArrayBuffer>])],
+    ["adapter_config.json", new Blob([readFileSync(join(path, "adapter_config.json"))])],
+  ]);
+  const base = await referenceCase(recorded.base).loadBase();
+  const parameters = parametersByKey(
+    (await PeftModel.fromPretrained(base, blobStore(contents, "edited"))).baseModel,
+  );
+  const values: Record<string, number[]> = {};
+  for (const key of Object.keys(loaded))
+    values[key] = [...new Set((await parameters.get(key)!.materialize()).data)];
+  expect(values).toEqual(Object.fromEntries(Object.entries(loaded).map(([key, value]) => [key, [value]])));
 });
 
 test("an adapter made for inference is not trained", async () => {
