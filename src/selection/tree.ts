@@ -19,6 +19,17 @@ export const moduleKinds = [
 
 export type ModuleKind = (typeof moduleKinds)[number];
 
+/** Kinds of modules that can carry LoRA. */
+export const adaptableKinds: ReadonlySet<ModuleKind> = new Set([
+  "linear",
+  "conv1d_hf",
+  "conv1d",
+  "conv2d",
+  "conv3d",
+  "embedding",
+  "mha",
+]);
+
 /** A parameter's or buffer's own name and its shape. */
 export type NamedShape = readonly [name: string, shape: readonly number[]];
 

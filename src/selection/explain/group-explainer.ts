@@ -1,5 +1,5 @@
 import type { Selection } from "../peft/selection.ts";
-import type { ModuleKind, ModuleTree } from "../tree.ts";
+import { adaptableKinds, type ModuleKind, type ModuleTree } from "../tree.ts";
 import { resolveAsked } from "./asked-names.ts";
 import type { CompiledLike } from "./compiled.ts";
 import { Explainer } from "./explainer.ts";
@@ -10,11 +10,6 @@ import { structureOf } from "./structure-of.ts";
 
 type Group = CompiledLike["groups"][number];
 type Entry = Group["entries"][number];
-
-/** Kinds that LoRA can adapt. */
-const adaptable: ReadonlySet<ModuleKind> = new Set<ModuleKind>([
-  ...(["linear", "conv1d_hf", "conv1d", "conv2d", "conv3d", "embedding", "mha"] as const),
-]);
 
 const noEntry = "no entry matches";
 
@@ -140,7 +135,7 @@ export class GroupExplainer {
     }
     const entry = positive.entry;
     const matched = `${JSON.stringify(entry)} matched; but`;
-    if (!adaptable.has(this.#kinds.get(name) ?? "module"))
+    if (!adaptableKinds.has(this.#kinds.get(name) ?? "module"))
       return { text: `${matched} this kind of module cannot carry LoRA` };
     const negative = matching.find((candidate) => candidate.negative);
     if (negative !== undefined)

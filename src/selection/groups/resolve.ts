@@ -11,7 +11,7 @@ import type { Names, PatternTable, SelectionConfig } from "../peft/options.ts";
 import { matchesPart, PatternLookup, Patterns } from "../peft/patterns.ts";
 import { leafOf } from "../python.ts";
 import { Structure } from "../structure/index.ts";
-import type { ModuleInfo, ModuleKind, ModuleTree } from "../tree.ts";
+import { adaptableKinds, type ModuleInfo, type ModuleTree } from "../tree.ts";
 import type { PlacedEntry } from "./entries.ts";
 import { parseEntry } from "./entry.ts";
 import { type GroupOutcome, type Model, resolveGroup } from "./group.ts";
@@ -29,16 +29,6 @@ export type ResolvedGroups = {
   readonly wanted: ReadonlyMap<string, Rank>;
   readonly warnings: readonly GroupWarning[];
 };
-
-const adaptable: ReadonlySet<ModuleKind> = new Set([
-  "linear",
-  "conv1d_hf",
-  "conv1d",
-  "conv2d",
-  "conv3d",
-  "embedding",
-  "mha",
-]);
 
 /** Options that say the same as groups do, in PEFT's way. */
 const conflicting = ["targetModules", "layersToTransform", "layersPattern", "layerReplication"] as const;
@@ -126,7 +116,7 @@ function modelOf(tree: ModuleTree, spec: GroupedSelection): Model {
     linear: linearNames(tree, spec),
     structure: () => (structure ??= new Structure(tree)),
     canCarry: ({ name, kind }: ModuleInfo) =>
-      adaptable.has(kind) && !(isMamba && mambaForbiddenLeaves.has(leafOf(name))),
+      adaptableKinds.has(kind) && !(isMamba && mambaForbiddenLeaves.has(leafOf(name))),
     isSaved: (name) => saved.some((entry) => matchesPart(patterns, entry, name, "modulesToSave")),
   };
 }

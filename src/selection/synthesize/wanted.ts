@@ -1,21 +1,11 @@
 import { listProblems, nearest, SelectionError } from "../../errors.ts";
 import { mambaForbiddenLeaves, mambaModelTypes, moeRenames } from "../peft/defaults.ts";
 import { leafOf, parentOf } from "../python.ts";
-import type { ModuleInfo, ModuleKind, ModuleTree } from "../tree.ts";
+import { adaptableKinds, type ModuleInfo, type ModuleKind, type ModuleTree } from "../tree.ts";
 import type { Places } from "./places.ts";
 
 /** Rank and alpha that a module is to have. */
 export type RankAndAlpha = { readonly r: number; readonly alpha: number };
-
-const adaptable: ReadonlySet<ModuleKind> = new Set([
-  "linear",
-  "conv1d_hf",
-  "conv1d",
-  "conv2d",
-  "conv3d",
-  "embedding",
-  "mha",
-]);
 
 /** More names than this are not compared with a misspelt one. */
 const maxCompared = 2000;
@@ -51,7 +41,7 @@ export function checkWanted(tree: ModuleTree, places: Places, wanted: Iterable<s
   const remedy =
     unknown.length > 0
       ? "Names are dotted paths as named_modules() lists them."
-      : unsupported.every(({ kind }) => adaptable.has(kind))
+      : unsupported.every(({ kind }) => adaptableKinds.has(kind))
         ? "Leave them out."
         : "Name the layers inside them: Linear, Embedding, Conv or MultiheadAttention modules.";
   throw new SelectionError(
@@ -61,7 +51,7 @@ export function checkWanted(tree: ModuleTree, places: Places, wanted: Iterable<s
 }
 
 function whyUnsupported(tree: ModuleTree, { name, kind, className }: ModuleInfo): string | undefined {
-  if (!adaptable.has(kind) || name === "") return `is a ${className} (${kind}), which cannot carry LoRA`;
+  if (!adaptableKinds.has(kind) || name === "") return `is a ${className} (${kind}), which cannot carry LoRA`;
   if (mambaModelTypes.has(tree.modelType) && mambaForbiddenLeaves.has(leafOf(name)))
     return `is read directly by Mamba's fused kernels, so PEFT refuses to adapt it`;
   return undefined;

@@ -18,7 +18,7 @@ import { shrinkTargets } from "../peft/shrink.ts";
 import { namedModules } from "../peft/traverse.ts";
 import { checkTying, isTiedName } from "../peft/tying.ts";
 import { leafOf } from "../python.ts";
-import type { ModuleKind, ModuleTree } from "../tree.ts";
+import { adaptableKinds, type ModuleKind, type ModuleTree } from "../tree.ts";
 import { defaultTargetsAt } from "./default-targets.ts";
 import { olderMatcher } from "./matcher.ts";
 import { type RankAndAlpha, rankLookup } from "./ranks.ts";
@@ -27,16 +27,6 @@ import type { PeftRelease } from "./version.ts";
 
 /** What a release chooses: rank and alpha of each module, in order, then of each parameter. */
 export type Choice = ReadonlyMap<string, RankAndAlpha>;
-
-const adaptable: ReadonlySet<ModuleKind> = new Set([
-  "linear",
-  "conv1d_hf",
-  "conv1d",
-  "conv2d",
-  "conv3d",
-  "embedding",
-  "mha",
-]);
 
 /**
  * The modules and parameters that a release of PEFT adapts, by its rules.
@@ -97,7 +87,7 @@ function choose(
     if (isTiedName(config.targetModulesToTie, name)) postponed.push(name);
     else if (isTaken(name)) {
       const kind = modules.kindAt(index) as ModuleKind;
-      if (!adaptable.has(kind) || rules.missingKinds.includes(kind)) throw unsupported(name);
+      if (!adaptableKinds.has(kind) || rules.missingKinds.includes(kind)) throw unsupported(name);
       if (refusesMamba && mambaForbiddenLeaves.has(leafOf(name))) throw mambaRefusal(name);
       choice.set(name, rankOf(name));
     }
