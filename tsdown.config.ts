@@ -1,12 +1,12 @@
-import { defineConfig } from "tsdown";
+import { defineConfig, type UserConfig } from "tsdown";
 
-const shared = {
+const shared: UserConfig = {
   format: "esm",
   platform: "neutral",
   target: "es2022",
   fixedExtension: false,
   deps: { neverBundle: [/^node:/, /^onnxruntime-/] },
-} as const;
+};
 
 export default defineConfig([
   // The library stays in its own files, so that bundlers take only what is imported.
