@@ -1,9 +1,34 @@
 export { BartDecoder, BartEncoder, BartForConditionalGeneration, BartModel } from "./bart.ts";
 export { type BartSettings, readBartConfig, type TowerSettings } from "./bart-config.ts";
 export { type CacheLayout, type CausalInputs, CausalLM, causalInputs } from "./causal-lm.ts";
+export { Florence2ForConditionalGeneration } from "./florence2.ts";
+export { type Florence2Settings, readFlorence2Config } from "./florence2-config.ts";
+export { nativeFlorence2Config, nativeFlorence2Name, olderFlorence2Name } from "./florence2-layout.ts";
+export {
+  type ImageInputs,
+  type ImageSize,
+  ImageTextToTextLM,
+  type ImageTokens,
+  imageInputs,
+} from "./image-text-lm.ts";
+export {
+  type ImageTextBatch,
+  imageRows,
+  imageTextFeeds,
+  imageTextLoss,
+  imageTextNoise,
+} from "./image-text-loss.ts";
 export { LanguageModel, type ModelOrigin } from "./language-model.ts";
-export { AutoModelForCausalLM, AutoModelForSeq2SeqLM } from "./load.ts";
-export { buildCausalLM, buildSeq2SeqLM, causalModelTypes, seq2seqModelTypes } from "./registry.ts";
+export { AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM } from "./load.ts";
+export {
+  type BuiltModel,
+  buildCausalLM,
+  buildImageTextToText,
+  buildSeq2SeqLM,
+  causalModelTypes,
+  imageTextModelTypes,
+  seq2seqModelTypes,
+} from "./registry.ts";
 export {
   type DecoderCacheLayout,
   type DecoderInputs,

@@ -12,8 +12,9 @@ import { formatShape } from "../graph/index.ts";
 import type { ModuleBuffer, Parameter } from "../nn/index.ts";
 import type { DType } from "../tensor/index.ts";
 import type { CausalLM } from "./causal-lm.ts";
+import type { ImageTextToTextLM } from "./image-text-lm.ts";
 import type { LanguageModel } from "./language-model.ts";
-import { buildCausalLM, buildSeq2SeqLM } from "./registry.ts";
+import { type BuiltModel, buildCausalLM, buildImageTextToText, buildSeq2SeqLM } from "./registry.ts";
 import type { Seq2SeqLM } from "./seq2seq-lm.ts";
 
 const weightDtypes: ReadonlySet<DType> = new Set(["float32", "float16", "bfloat16"]);
@@ -24,16 +25,21 @@ const needless = /(^|\.)(rotary_emb\.inv_freq|(en|de)coder\.version)$/;
 /** Loads the model that `build` makes of the config.json at a location, with its weights by reference. */
 async function loadModel<M extends LanguageModel>(
   location: string | FileStore,
-  build: (config: unknown, file: string) => { model: M; warnings: string[] },
+  build: (config: unknown, file: string) => BuiltModel<M>,
 ): Promise<M> {
   const store = await openStore(location);
-  const config = (await readJson(store, "config.json")) as Record<string, unknown>;
-  const { model, warnings } = build(config, `${store.name}/config.json`);
-  const [checkpoint, generationConfig] = await Promise.all([
+  const raw = (await readJson(store, "config.json")) as Record<string, unknown>;
+  const { model, warnings, config = raw, convert } = build(raw, `${store.name}/config.json`);
+  const [stored, generationConfig] = await Promise.all([
     readCheckpoint(store),
     readJsonIfPresent(store, "generation_config.json"),
   ]);
+  const { checkpoint, made } = convert ? await convert(stored) : { checkpoint: stored, made: undefined };
   const unused = bindWeights(model, checkpoint);
+  // ONNX Runtime takes weights from files or from memory, not both: what was made here is fed instead.
+  if (made)
+    for (const [, parameter] of model.namedParameters())
+      if (parameter.storage && made.has(parameter.storage.name)) await parameter.materialize();
   if (unused.length > 0)
     warnings.push(
       `${checkpoint.name}: tensors that ${model.modelType} does not have are not used: ${listProblems(unused)}.`,
@@ -68,6 +74,18 @@ export const AutoModelForSeq2SeqLM = {
    */
   fromPretrained(location: string | FileStore): Promise<Seq2SeqLM> {
     return loadModel(location, buildSeq2SeqLM);
+  },
+};
+
+export const AutoModelForImageTextToText = {
+  /**
+   * Loads an encoder–decoder that reads pictures, as `AutoModelForCausalLM` loads a causal model. A Florence-2 in the layout
+   * of the hub's remote code is renamed to transformers' while it is loaded.
+   * @throws CheckpointError if files are missing, malformed or do not fit the configuration.
+   * @throws UnsupportedModelError for a model type or setting that is not implemented.
+   */
+  fromPretrained(location: string | FileStore): Promise<ImageTextToTextLM> {
+    return loadModel(location, buildImageTextToText);
   },
 };
 

@@ -1,6 +1,9 @@
+import type { Checkpoint } from "../checkpoint/index.ts";
 import { nearest, UnsupportedModelError } from "../errors.ts";
 import { bart } from "./bart.ts";
 import type { CausalLM } from "./causal-lm.ts";
+import { florence2 } from "./florence2.ts";
+import type { ImageTextToTextLM } from "./image-text-lm.ts";
 import type { LanguageModel } from "./language-model.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
@@ -8,11 +11,24 @@ import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 import type { Seq2SeqLM } from "./seq2seq-lm.ts";
 
+/** A checkpoint with the model's own names; `made` are the names of tensors that lie in memory, not in its files. */
+export type ConvertedCheckpoint = { readonly checkpoint: Checkpoint; readonly made: ReadonlySet<string> };
+
+/** A model without weights. */
+export type BuiltModel<M extends LanguageModel> = {
+  readonly model: M;
+  readonly warnings: string[];
+  /** The configuration as the model has it, where the file is in an older layout. */
+  readonly config?: Readonly<Record<string, unknown>>;
+  /** Brings a checkpoint that may be in an older layout into the model's. */
+  readonly convert?: (checkpoint: Checkpoint) => Promise<ConvertedCheckpoint>;
+};
+
 /** Builds a model's module tree, without weights, from its config.json; `file` is for messages. */
 export type ModelBuilder<M extends LanguageModel = CausalLM> = (
   config: Readonly<Record<string, unknown>>,
   file: string,
-) => { model: M; warnings: string[] };
+) => BuiltModel<M>;
 
 /** By `model_type`. */
 type Registry<M extends LanguageModel> = Readonly<Record<string, ModelBuilder<M>>>;
@@ -26,19 +42,24 @@ const seq2seqModels: Registry<Seq2SeqLM> = { bart };
 /** Model types that can be loaded as encoder–decoders. */
 export const seq2seqModelTypes: readonly string[] = Object.keys(seq2seqModels);
 
+const imageTextModels: Registry<ImageTextToTextLM> = { florence2 };
+
+/** Model types that can be loaded as encoder–decoders that read pictures. */
+export const imageTextModelTypes: readonly string[] = Object.keys(imageTextModels);
+
 /** @throws UnsupportedModelError for a type, or a setting of its config.json, that is not implemented. */
-export const buildCausalLM = (config: unknown, file: string): { model: CausalLM; warnings: string[] } =>
+export const buildCausalLM = (config: unknown, file: string): BuiltModel<CausalLM> =>
   build(causalModels, config, file);
 
 /** @throws UnsupportedModelError for a type, or a setting of its config.json, that is not implemented. */
-export const buildSeq2SeqLM = (config: unknown, file: string): { model: Seq2SeqLM; warnings: string[] } =>
+export const buildSeq2SeqLM = (config: unknown, file: string): BuiltModel<Seq2SeqLM> =>
   build(seq2seqModels, config, file);
 
-function build<M extends LanguageModel>(
-  models: Registry<M>,
-  config: unknown,
-  file: string,
-): { model: M; warnings: string[] } {
+/** @throws UnsupportedModelError for a type, or a setting of its config.json, that is not implemented. */
+export const buildImageTextToText = (config: unknown, file: string): BuiltModel<ImageTextToTextLM> =>
+  build(imageTextModels, config, file);
+
+function build<M extends LanguageModel>(models: Registry<M>, config: unknown, file: string): BuiltModel<M> {
   const implemented = Object.keys(models);
   const raw = config as Readonly<Record<string, unknown>>;
   if (typeof raw !== "object" || raw === null || Array.isArray(raw))

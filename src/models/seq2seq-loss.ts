@@ -1,8 +1,8 @@
 import { type Dim, dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
 import { withDropoutNoise } from "../nn/index.ts";
-import { type Tensor, tensor } from "../tensor/index.ts";
+import { numel, type Tensor, tensor } from "../tensor/index.ts";
 import { seededGenerator } from "../tensor/random.ts";
-import { type Seq2SeqLM, seq2seqInputs } from "./seq2seq-lm.ts";
+import { type Seq2SeqInputs, type Seq2SeqLM, seq2seqInputs } from "./seq2seq-lm.ts";
 
 /** Label of a place that nothing is learned from. */
 const IGNORED = -100n;
@@ -41,7 +41,18 @@ export function shiftTokensRight(
  * Inputs besides those of `seq2seqInputs`: `label_positions` [labels] (rows of the flattened batch), `label_targets` [labels],
  * `loss_scale` [], and with dropout random int32 `dropout_noise` [batch, source] and `decoder_dropout_noise` [batch, target].
  */
-export function seq2seqLoss(model: Seq2SeqLM, { dropout = false }: { dropout?: boolean } = {}): Value {
+export const seq2seqLoss = (model: Seq2SeqLM, { dropout = false }: { dropout?: boolean } = {}): Value =>
+  lossOf(model, { dropout, encode: (inputs) => model.encode(inputs) });
+
+/** As `seq2seqLoss`, with an encoder's output [batch, source, hidden] made in another way, which may need more noise. */
+export function lossOf(
+  model: Seq2SeqLM,
+  {
+    dropout,
+    encode,
+    noise: more = [],
+  }: { dropout: boolean; encode: (inputs: Seq2SeqInputs) => Value; noise?: readonly Value[] },
+): Value {
   const inputs = seq2seqInputs();
   const [batch, source] = inputs.inputIds.shape as [Dim, Dim];
   const target = inputs.decoderInputIds.shape[1]!;
@@ -52,9 +63,9 @@ export function seq2seqLoss(model: Seq2SeqLM, { dropout = false }: { dropout?: b
     op.reshape(input(name, "int32", [batch, length]), [dimMultiply(batch, length)]);
   const encoderNoise = rowsOf("dropout_noise", source);
   const decoderNoise = rowsOf("decoder_dropout_noise", target);
-  const noise = [encoderNoise, decoderNoise, op.gather(decoderNoise, positions)];
+  const noise = [encoderNoise, decoderNoise, op.gather(decoderNoise, positions), ...more];
   return withDropoutNoise(dropout ? noise : [], () => {
-    const { hidden } = model.decode({ ...inputs, encoderHidden: model.encode(inputs) });
+    const { hidden } = model.decode({ ...inputs, encoderHidden: encode(inputs) });
     const rows = op.reshape(hidden, [dimMultiply(batch, target), hidden.shape[2]!]);
     const logits = model.logits(op.gather(rows, positions));
     return op.mul(crossEntropy(logits, targets), input("loss_scale", "float32", []));
@@ -94,13 +105,20 @@ const toMask = ({ shape, data }: Tensor<"int64">): Tensor<"float32"> =>
   tensor("float32", shape, Float32Array.from(data, Number));
 
 /** Random bits for a batch's dropout masks: a function of the seed alone, so that a resumed run repeats them. */
-export function seq2seqNoise({ inputIds, labels }: Seq2SeqBatch, seed: number): Record<string, Tensor> {
+export const seq2seqNoise = ({ inputIds, labels }: Seq2SeqBatch, seed: number): Record<string, Tensor> =>
+  randomBits({ dropout_noise: inputIds.shape, decoder_dropout_noise: labels.shape }, seed);
+
+/** Random int32 tensors of the given shapes, one after the other. */
+export function randomBits(
+  shapes: Readonly<Record<string, readonly number[]>>,
+  seed: number,
+): Record<string, Tensor> {
   const generator = seededGenerator(seed);
   const bits = (shape: readonly number[]): Tensor<"int32"> =>
     tensor(
       "int32",
       shape,
-      Int32Array.from({ length: shape[0]! * shape[1]! }, () => generator.next()),
+      Int32Array.from({ length: numel(shape) }, () => generator.next()),
     );
-  return { dropout_noise: bits(inputIds.shape), decoder_dropout_noise: bits(labels.shape) };
+  return Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, bits(shape)]));
 }

@@ -42,14 +42,14 @@ export const extendCache = (past: KeyValue | undefined, { key, value }: KeyValue
 /**
  * softmax(q kᵀ · scale + mask) v, with the query heads of a group folded into rows, so that grouped keys and values are
  * never repeated.
- * Shapes: q [batch, heads, queries, size], k and v [batch, kvHeads, total, size], mask [batch, 1, 1, queries or 1, total],
- * result [batch, heads, queries, size]. `dropout` sees the weights [batch, kvHeads, heads / kvHeads, queries, total].
+ * Shapes: q [batch, heads, queries, size], k and v [batch, kvHeads, total, size], mask [batch, 1, 1, queries or 1, total]
+ * (none: every query sees every key), result [batch, heads, queries, size]. `dropout` sees the weights [batch, kvHeads, heads / kvHeads, queries, total].
  */
 export function groupedAttention(
   q: Value,
   k: Value,
   v: Value,
-  { mask, scale, dropout = (x) => x }: { mask: Value; scale: number; dropout?: (weights: Value) => Value },
+  { mask, scale, dropout = (x) => x }: { mask?: Value; scale: number; dropout?: (weights: Value) => Value },
 ): Value {
   const [batch, heads, queries, size] = q.shape as [Dim, number, Dim, number];
   const [, kvHeads, total] = k.shape as [Dim, number, Dim];
@@ -57,7 +57,8 @@ export function groupedAttention(
   const rows = dimMultiply(queries, group);
   const folded = op.reshape(op.mul(q, scale), [batch, kvHeads, rows, size]);
   const scores = op.matmul(folded, op.transposeLast(k)); // [batch, kvHeads, group·queries, total]
-  const masked = op.add(op.reshape(scores, [batch, kvHeads, group, queries, total]), mask);
+  const grouped = op.reshape(scores, [batch, kvHeads, group, queries, total]);
+  const masked = mask ? op.add(grouped, mask) : grouped;
   const weights = op.reshape(dropout(op.softmax(masked)), [batch, kvHeads, rows, total]);
   return op.reshape(op.matmul(weights, v), [batch, heads, queries, size]);
 }

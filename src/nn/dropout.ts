@@ -63,6 +63,20 @@ export const dropFeatures = (x: Value, p: number, seed: number): Value =>
     : fromRows(new Dropout(p, seed).forward(toRows(x)), x);
 
 /**
+ * Stochastic depth: drops whole samples, x · m / (1 - p) with one m ~ Bernoulli(1 - p) for each. Shape of x: [samples, ...].
+ * It draws from the noise that has a row for each sample.
+ * Source: Huang et al. 2016, "Deep Networks with Stochastic Depth".
+ */
+export function dropSamples(x: Value, p: number, seed: number): Value {
+  const [samples, ...others] = x.shape;
+  const noise = noiseOf(samples!);
+  if (p === 0 || noise === undefined) return x;
+  const one = others.map(() => 1);
+  const random = op.mul(op.reshape(noise, [samples!, ...one]), oddFactors(1, [1, ...one], seed));
+  return drop(x, random, p);
+}
+
+/**
  * Dropout of attention weights, independent per head, query and key. Shape: [batch, kvHeads, group, queries, keys].
  * An element's random number is n · m (2m + 1) · c, n the noise of its query's row, m that of its key's and c of its head;
  * m (2m + 1) is a permutation of the integers mod 2³² (Rivest et al. 1998), without which a mask over one sequence would be

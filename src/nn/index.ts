@@ -10,8 +10,9 @@ export {
 } from "./attention.ts";
 export { ModuleBuffer } from "./buffer.ts";
 export { Conv2d, type Conv2dOptions, type Size2d } from "./conv2d.ts";
-export { Dropout, dropAttention, dropFeatures, withDropoutNoise } from "./dropout.ts";
+export { Dropout, dropAttention, dropFeatures, dropSamples, withDropoutNoise } from "./dropout.ts";
 export { Embedding, PositionEmbedding, ScaledEmbedding } from "./embedding.ts";
+export { Identity } from "./identity.ts";
 export { LayerNorm } from "./layer-norm.ts";
 export { fromRows, Linear, toRows } from "./linear.ts";
 export { Layer, Module, ModuleDict, type ModuleKind, ModuleList } from "./module.ts";

@@ -1,0 +1,194 @@
+import { bytesSource, type Checkpoint, readTensor, type TensorEntry } from "../checkpoint/index.ts";
+import { UnsupportedModelError } from "../errors.ts";
+import type { ConvertedCheckpoint } from "./registry.ts";
+
+/**
+ * The layout of Florence-2 checkpoints that came with their own code ("remote code"), and transformers' own.
+ * Source: transformers models/florence2/convert_florence2_original_pytorch_to_hf.py.
+ */
+
+type Json = Readonly<Record<string, unknown>>;
+type Rule = readonly [older: RegExp, native: string];
+
+const VISION = String.raw`^vision_tower\.blocks\.(\d+)\.(\d+)\.(spatial|channel)_block\.`;
+const HALF = "model.vision_tower.blocks.$1.$2.$3_block.";
+
+/** Beginnings of names; what follows (`.weight`, the parts of an adapter) stays. */
+const toNative: readonly Rule[] = [
+  [/^vision_tower\.convs\.(\d+)\.proj(?=\.|$)/, "model.vision_tower.convs.$1.conv"],
+  [/^vision_tower\.convs\.(\d+)\.norm(?=\.|$)/, "model.vision_tower.convs.$1.norm"],
+  [new RegExp(String.raw`${VISION}conv([12])\.fn\.dw(?=\.|$)`), `${HALF}conv$4`],
+  [new RegExp(String.raw`${VISION}(?:window|channel)_attn\.norm(?=\.|$)`), `${HALF}norm1`],
+  [new RegExp(String.raw`${VISION}(window|channel)_attn\.fn\.(qkv|proj)(?=\.|$)`), `${HALF}$4_attn.$5`],
+  [new RegExp(String.raw`${VISION}ffn\.norm(?=\.|$)`), `${HALF}norm2`],
+  [new RegExp(String.raw`${VISION}ffn\.fn\.net\.(fc[12])(?=\.|$)`), `${HALF}ffn.$4`],
+  [/^image_projection$/, "model.multi_modal_projector.image_projection.weight"],
+  [/^image_proj_norm(?=\.|$)/, "model.multi_modal_projector.image_proj_norm"],
+  [/^image_pos_embed(?=\.|$)/, "model.multi_modal_projector.image_position_embed"],
+  [/^visual_temporal_embed(?=\.|$)/, "model.multi_modal_projector.visual_temporal_embed"],
+  [/^language_model\.model(?=\.|$)/, "model.language_model"],
+  [/^language_model\.lm_head(?=\.|$)/, "lm_head"],
+];
+
+const NATIVE = String.raw`^model\.vision_tower\.blocks\.(\d+)\.(\d+)\.(spatial|channel)_block\.`;
+const OLDER = "vision_tower.blocks.$1.$2.$3_block.";
+const nativeAttention = (half: "spatial" | "channel", name: string): readonly Rule[] => {
+  const start = String.raw`^model\.vision_tower\.blocks\.(\d+)\.(\d+)\.${half}_block\.`;
+  const older = `vision_tower.blocks.$1.$2.${half}_block.${name}_attn`;
+  return [
+    [new RegExp(String.raw`${start}norm1(?=\.|$)`), `${older}.norm`],
+    [new RegExp(String.raw`${start}${name}_attn\.(qkv|proj)(?=\.|$)`), `${older}.fn.$3`],
+  ];
+};
+
+const toOlder: readonly Rule[] = [
+  [/^model\.vision_tower\.convs\.(\d+)\.conv(?=\.|$)/, "vision_tower.convs.$1.proj"],
+  [/^model\.vision_tower\.convs\.(\d+)\.norm(?=\.|$)/, "vision_tower.convs.$1.norm"],
+  [new RegExp(String.raw`${NATIVE}conv([12])(?=\.|$)`), `${OLDER}conv$4.fn.dw`],
+  ...nativeAttention("spatial", "window"),
+  ...nativeAttention("channel", "channel"),
+  [new RegExp(String.raw`${NATIVE}norm2(?=\.|$)`), `${OLDER}ffn.norm`],
+  [new RegExp(String.raw`${NATIVE}ffn\.(fc[12])(?=\.|$)`), `${OLDER}ffn.fn.net.$4`],
+  [/^model\.multi_modal_projector\.image_projection\.weight$/, "image_projection"],
+  [/^model\.multi_modal_projector\.image_proj_norm(?=\.|$)/, "image_proj_norm"],
+  [/^model\.multi_modal_projector\.image_position_embed(?=\.|$)/, "image_pos_embed"],
+  [/^model\.multi_modal_projector\.visual_temporal_embed(?=\.|$)/, "visual_temporal_embed"],
+  [/^model\.language_model(?=\.|$)/, "language_model.model"],
+  [/^lm_head(?=\.|$)/, "language_model.lm_head"],
+];
+
+function rename(name: string, rules: readonly Rule[]): string | undefined {
+  const rule = rules.find(([pattern]) => pattern.test(name));
+  return rule && name.replace(rule[0], rule[1]);
+}
+
+/**
+ * transformers' name of a module, a parameter or a part of an adapter that has an older name; undefined if it is none.
+ * The projection is a parameter there, and a layer here: its tensor is to be transposed.
+ */
+export const nativeFlorence2Name = (older: string): string | undefined => rename(older, toNative);
+
+/** The older name of what transformers calls `native`; undefined if there is none. */
+export const olderFlorence2Name = (native: string): string | undefined => rename(native, toOlder);
+
+/** A bias of the logits, zero in every published checkpoint, that transformers' class does not have. */
+const dropped = "language_model.final_logits_bias";
+
+/** Whether the tensors have the older names. */
+const isOlder = ({ tensors }: Checkpoint): boolean =>
+  tensors.has("image_projection") ||
+  tensors.has("vision_tower.convs.0.proj.weight") ||
+  [...tensors.keys()].some((name) => name.startsWith("language_model.model."));
+
+/**
+ * The checkpoint with transformers' names. Tensors stay where they are, but for the projection, which is transposed in
+ * memory.
+ * @throws CheckpointError if the projection cannot be read.
+ */
+export async function nativeFlorence2Checkpoint(checkpoint: Checkpoint): Promise<ConvertedCheckpoint> {
+  if (!isOlder(checkpoint)) return { checkpoint, made: new Set() };
+  const tensors = new Map<string, TensorEntry>();
+  const made = new Set<string>();
+  for (const [older, entry] of checkpoint.tensors) {
+    if (older === dropped) continue;
+    const name = nativeFlorence2Name(older) ?? older;
+    if (older === "image_projection" && entry.shape.length === 2) {
+      made.add(name);
+      tensors.set(name, await transposed(entry, name));
+    } else tensors.set(name, { ...entry, name });
+  }
+  return { checkpoint: { ...checkpoint, tensors }, made };
+}
+
+/** The transpose of a matrix, in memory, in its own dtype. */
+async function transposed(entry: TensorEntry, name: string): Promise<TensorEntry> {
+  const { data } = await readTensor(entry);
+  const [rows, columns] = entry.shape as [number, number];
+  const turned = data.slice();
+  for (let row = 0; row < rows; row++)
+    for (let column = 0; column < columns; column++)
+      turned[column * rows + row] = data[row * columns + column]!;
+  const bytes = new Uint8Array(turned.buffer, turned.byteOffset, turned.byteLength);
+  const source = bytesSource(`${entry.source.name}, ${entry.name}`, bytes);
+  return { ...entry, name, shape: [columns, rows], source, byteOffset: 0 };
+}
+
+/** As the remote code's DaViT has them. */
+const olderVisionDefaults = {
+  dim_embed: [256, 512, 1024, 2048],
+  num_heads: [8, 16, 32, 64],
+  num_groups: [8, 16, 32, 64],
+  image_feature_source: ["spatial_avg_pool", "temporal_avg_pool"],
+};
+/** Of the remote code's DaViT; they say nothing about the computation, or are read from. */
+const olderVisionFields = new Set([
+  "dim_embed",
+  "enable_checkpoint",
+  "image_feature_source",
+  "image_pos_embed",
+  "model_type",
+  "visual_temporal_embedding",
+]);
+const olderTopFields = new Set(["auto_map", "ignore_index", "projection_dim", "vocab_size"]);
+const OLDER_VOCABULARY = 51289;
+
+/**
+ * transformers' configuration of a Florence-2, from either layout's config.json.
+ * The picture's token, which the older layout lacks, is the one after its vocabulary, as the tokenizer gets it.
+ * @throws UnsupportedModelError for a configuration of remote code that is not Florence-2's as published.
+ */
+export function nativeFlorence2Config(raw: Json, file: string): Json {
+  const vision = objectOf(raw["vision_config"]);
+  const text = objectOf(raw["text_config"]);
+  const isOlderConfig =
+    vision["dim_embed"] !== undefined ||
+    vision["model_type"] === "davit" ||
+    text["model_type"] === "florence2_language";
+  if (!isOlderConfig) {
+    const isNative = vision["embed_dim"] !== undefined || vision["model_type"] === "florence_vision";
+    if (raw["auto_map"] === undefined || isNative) return raw;
+    throw notUnderstood(file, ["vision_config is neither transformers' nor DaViT's (dim_embed)"]);
+  }
+  const all: Json = { ...olderVisionDefaults, ...vision };
+  const problems = olderVisionProblems(all);
+  if (problems.length > 0) throw notUnderstood(file, problems);
+  const kept = (fields: Json, without: ReadonlySet<string>): Json =>
+    Object.fromEntries(Object.entries(fields).filter(([name]) => !without.has(name)));
+  const language: Json = { vocab_size: OLDER_VOCABULARY, ...text, model_type: "bart" };
+  return {
+    image_token_id: language["vocab_size"],
+    ...kept(raw, olderTopFields),
+    text_config: language,
+    vision_config: {
+      ...kept(all, olderVisionFields),
+      model_type: "florence_vision",
+      embed_dim: all["dim_embed"],
+      max_temporal_embeddings: objectOf(all["visual_temporal_embedding"])["max_temporal_embeddings"],
+      max_position_embeddings: objectOf(all["image_pos_embed"])["max_pos_embeddings"],
+    },
+  };
+}
+
+function olderVisionProblems(vision: Json): string[] {
+  const problems: string[] = [];
+  const only = (name: string, value: unknown, expected: unknown): void => {
+    const [given, wanted] = [JSON.stringify(value), JSON.stringify(expected)];
+    if (given !== wanted) problems.push(`${name} is ${given ?? "missing"} (only ${wanted} is implemented)`);
+  };
+  only("image_pos_embed.type", objectOf(vision["image_pos_embed"])["type"], "learned_abs_2d");
+  only("visual_temporal_embedding.type", objectOf(vision["visual_temporal_embedding"])["type"], "COSINE");
+  only("image_feature_source", vision["image_feature_source"], olderVisionDefaults.image_feature_source);
+  for (const name of ["conv_at_attn", "conv_at_ffn"]) only(name, vision[name] ?? true, true);
+  return problems.map((problem) => `vision_config.${problem}`);
+}
+
+const objectOf = (value: unknown): Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : {};
+
+function notUnderstood(file: string, problems: readonly string[]): UnsupportedModelError {
+  return new UnsupportedModelError(
+    `${file}: a Florence-2 that is written for its own code, in a form that Graft does not know: ${problems.join("; ")}. ` +
+      "Convert it with transformers' convert_florence2_original_pytorch_to_hf.py.",
+    { code: "unsupported-config", details: { file, problems } },
+  );
+}
