@@ -51,11 +51,9 @@ function unknownNames(unknown: readonly string[], names: readonly string[], mode
     if (wanted.length > comparable || /[*?]/.test(wanted)) return [];
     // names are many, their last parts are few
     const leaves = nearest(leafOf(wanted), byLeaf.keys(), 2);
-    return nearest(
-      wanted,
-      leaves.flatMap((leaf) => byLeaf.get(leaf)!),
-      3,
-    );
+    const alike = leaves.flatMap((leaf) => byLeaf.get(leaf)!);
+    const close = nearest(wanted, alike, 3);
+    return close.length > 0 ? close : alike.slice(0, 3);
   };
   const parts = unknown.slice(0, listedProblems).map((wanted) => {
     const candidates = closest(wanted);

@@ -347,7 +347,7 @@ describe("names that are asked for", () => {
   });
 
   test("all that are unknown are told, with the nearest", () => {
-    const asked = ["model.layers.0.self_atn.q_proj", "*nothing*", "x".repeat(100_000)];
+    const asked = ["model.layers.0.self_atn.q_proj", "transformer.lm_head", "*nothing*", "x".repeat(100_000)];
     const error = (() => {
       try {
         return names(...asked);
@@ -361,6 +361,8 @@ describe("names that are asked for", () => {
     expect(error.message).toMatch(
       /"model\.layers\.0\.self_atn\.q_proj" \(nearest: "model\.layers\.0\.self_attn\.q_proj"/,
     );
+    // where only the last part is right, the modules of that name are near
+    expect(error.message).toContain('"transformer.lm_head" (nearest: "lm_head")');
     expect(error.message.length).toBeLessThan(1000);
   });
 });
