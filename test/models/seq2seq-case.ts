@@ -102,7 +102,7 @@ export class Seq2SeqCase {
   }
 }
 
-function pad(rows: Rows, filler: number, side: "left" | "right"): Rows {
+export function pad(rows: Rows, filler: number, side: "left" | "right"): Rows {
   const width = Math.max(...rows.map((row) => row.length));
   return rows.map((row) => {
     const filling = Array<number>(width - row.length).fill(filler);
