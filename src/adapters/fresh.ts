@@ -137,7 +137,9 @@ async function baseTensor(
   checkpoint: Checkpoint | undefined,
 ): Promise<Tensor | TensorEntry | undefined> {
   if (checkpoint === undefined) return undefined;
-  const path = key.slice(KEY_PREFIX.length).replace(".base_layer.", ".");
+  const path = key
+    .slice(KEY_PREFIX.length)
+    .replace(/\.(?:base_layer|original_module|modules_to_save)\./, ".");
   const delta = ".token_adapter.trainable_tokens_delta";
   if (!path.endsWith(delta)) return entryOf(path, tree, checkpoint);
   const module = path.slice(0, -delta.length);

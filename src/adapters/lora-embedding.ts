@@ -7,7 +7,7 @@ import { adapterKey, adapterParameter, LoraLayer, type LoraLayerOptions } from "
 /**
  * Frozen embedding plus low-rank update: y = c·(W[ids] + s·(Aᵀ[ids]) Bᵀ), c the embedding's own scale where it has one.
  * Shapes: ids [...], A [r, rows], B [dimension, r], y [..., dimension]. A starts at zero, B at N(0, 1), unlike linear layers.
- * The padding token is one like any other; PyTorch's embeddings give its row of A no gradient, where it is looked up at all.
+ * Every row of A has a gradient. In PyTorch the padding token's has none, which shows where something depends on padding.
  * Source: PEFT tuners/lora/layer.py, Embedding.
  */
 export class LoraEmbedding extends LoraLayer<Embedding> {

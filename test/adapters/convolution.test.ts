@@ -1,7 +1,6 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import {
+  freshAdapter,
   getPeftModel,
   LoraConfig,
   type LoraConv2d,
@@ -33,6 +32,7 @@ import {
   layerCases,
   recordedTensors,
 } from "./layer-vectors.ts";
+import { rejection } from "./support.ts";
 
 const engine = sharedEngine({ threads: 1 });
 
@@ -212,6 +212,26 @@ describe("LoRA on a convolution", () => {
     expect(values(adapted({}, 2))[0]).not.toEqual(a);
   });
 
+  test.each([{}, { init_lora_weights: false }, { init_lora_weights: "gaussian" }])(
+    "has the tensors of an adapter that is made without the model: %j",
+    async (settings) => {
+      const config = configOf({ r: 4, target_modules: ["layers.0", "head"], ...settings });
+      const model = build(layers);
+      const { tensors } = await freshAdapter(moduleTreeOf(model), config, { seed: 3 });
+      expect([...tensors]).toEqual([...getPeftModel(model, config, { seed: 3 }).stateDict()]);
+      expect(tensors.size).toBe(4);
+    },
+  );
+
+  test("is taken out again where an adapter does not fit", async () => {
+    const recorded = layerCases.convolution[0]!;
+    const model = build(layers);
+    const before = [...model.namedModules()];
+    const error = await rejection(PeftModel.fromPretrained(model, adapterPath(recorded)));
+    expect(error).toMatchObject({ name: "AdapterError", code: "adapter-does-not-fit" });
+    expect([...model.namedModules()]).toEqual(before);
+  });
+
   test("drops single values of what the adapter sees, by their image's noise", async () => {
     const layer = adapted({ r: 2, lora_dropout: 0.25, init_lora_weights: false });
     const [a, b] = layer.adapterParameters();
@@ -239,9 +259,4 @@ describe("LoRA on a convolution", () => {
       .data as Float32Array;
     expect(Math.abs(plain[0]! - 4 * 90)).toBeLessThan(1e-3);
   });
-});
-
-test("PEFT's configuration of a model without a configuration", () => {
-  const text = readFileSync(join(adapterPath(layerCases.convolution[0]!), "adapter_config.json"), "utf8");
-  expect(JSON.parse(text)).toMatchObject({ auto_mapping: null, task_type: "FEATURE_EXTRACTION" });
 });

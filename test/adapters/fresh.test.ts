@@ -2,11 +2,14 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { freshAdapter, getPeftModel, LoraConfig, moduleTreeOf, toPython } from "../../src/adapters/index.ts";
-import { openStore, readCheckpoint, readTensor } from "../../src/checkpoint/index.ts";
+import { openStore, readCheckpoint, readTensor, type TensorEntry } from "../../src/checkpoint/index.ts";
+import { type Tensor, toFloat32 } from "../../src/tensor/index.ts";
 import { findSkeleton } from "../conformance/vector-files.ts";
 import { referenceCase, rejection } from "./support.ts";
 
-const reference = referenceCase("llama-qv");
+/** What is trained is in memory as float32, whatever the checkpoint has. */
+const floatsOf = async (tensor: Tensor | TensorEntry): Promise<Tensor> =>
+  toFloat32("data" in tensor ? tensor : await readTensor(tensor));
 const skeleton = (name: string) => findSkeleton(name, join(import.meta.dirname, "x"));
 
 describe("a fresh adapter", () => {
@@ -15,23 +18,35 @@ describe("a fresh adapter", () => {
     { r: 2, targetModules: ["embed_tokens", "gate_proj"], initLoraWeights: "gaussian" as const },
     { r: 3, targetModules: ["k_proj"], initLoraWeights: false, bias: "all" as const },
     { r: 2, targetModules: ["up_proj"], modulesToSave: ["lm_head"], rankPattern: { "0.mlp.up_proj": 5 } },
-  ])("has the tensors and the configuration of getPeftModel: %j", async (options) => {
-    const config = new LoraConfig(options);
-    const model = await reference.loadBase();
-    const tree = moduleTreeOf(model);
-    const openCheckpoint = async () => readCheckpoint(await openStore(reference.modelPath));
-    const fresh = await freshAdapter(tree, config, { seed: 7, openCheckpoint });
-    const peft = getPeftModel(model, config, { seed: 7 });
-    await peft.materialize();
-    const expected = peft.stateDict();
-    expect([...fresh.tensors.keys()]).toEqual([...expected.keys()]);
-    for (const [key, tensor] of fresh.tensors) {
-      const data = "data" in tensor ? tensor : await readTensor(tensor);
-      const other = expected.get(key)!;
-      expect(data, key).toEqual("data" in other ? other : await readTensor(other));
-    }
-    expect(fresh.config.stringify()).toBe(peft.savedConfig().stringify());
-  });
+    { r: 2, targetModules: ["lm_head", "embed_tokens"], base: "qwen2-tied" },
+    { r: 2, targetModules: ["lm_head"], modulesToSave: ["embed_tokens"], base: "qwen2-tied" },
+    {
+      r: 2,
+      targetModules: ["q_proj"],
+      modulesToSave: ["o_proj"],
+      bias: "all" as const,
+      base: "llama-biases-linear-rope",
+    },
+  ])(
+    "has the tensors and the configuration of getPeftModel: %j",
+    async ({ base = "llama-qv", ...options }) => {
+      const reference = referenceCase(base);
+      const config = new LoraConfig(options);
+      const model = await reference.loadBase();
+      const tree = moduleTreeOf(model);
+      const openCheckpoint = async () => readCheckpoint(await openStore(reference.modelPath));
+      const fresh = await freshAdapter(tree, config, { seed: 7, openCheckpoint });
+      const peft = getPeftModel(model, config, { seed: 7 });
+      await peft.materialize();
+      const expected = peft.stateDict();
+      expect([...fresh.tensors.keys()]).toEqual([...expected.keys()]);
+      for (const [key, tensor] of fresh.tensors) {
+        const other = expected.get(key)!;
+        expect(await floatsOf(tensor), key).toEqual(await floatsOf(other));
+      }
+      expect(fresh.config.stringify()).toBe(peft.savedConfig().stringify());
+    },
+  );
 
   test("needs no weights unless some are copied, and says which", async () => {
     const tree = skeleton("bert-base-seqcls");
