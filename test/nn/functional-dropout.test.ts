@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { input, op, symbol, type Value } from "../../src/graph/index.ts";
-import { dropAttention, dropFeatures, withDropoutNoise } from "../../src/nn/index.ts";
+import { dropAttention, dropFeatures, dropSamples, withDropoutNoise } from "../../src/nn/index.ts";
 import { type Tensor, tensor } from "../../src/tensor/index.ts";
 import { seededGenerator } from "../../src/tensor/random.ts";
 import { evaluate, sharedEngine } from "../support/run-graph.ts";
@@ -89,6 +89,43 @@ describe("dropout of attention weights", () => {
 
   test("repeats with its seed", async () => {
     expect(await attentionMask({ seed: 5 })).toEqual(await attentionMask({ seed: 5 }));
+  });
+});
+
+describe("stochastic depth", () => {
+  const SAMPLES = 4096;
+  const samples = symbol("samples");
+  const x = input("x", "float32", [samples, 3, 2]);
+  const noise = input("noise", "int32", [samples]);
+
+  /** Whether each sample is kept. */
+  async function keeps(layer: number, seed: number): Promise<Uint8Array> {
+    const y = withDropoutNoise([noise], () => dropSamples(x, P, layer));
+    const ones = tensor("float32", [SAMPLES, 3, 2], new Float32Array(SAMPLES * 6).fill(1));
+    const { y: dropped } = await evaluate(engine(), { y }, { x: ones, noise: bits([SAMPLES], seed) });
+    const values = dropped!.data as Float32Array;
+    return Uint8Array.from({ length: SAMPLES }, (_, sample) => {
+      const kinds = new Set(values.subarray(sample * 6, sample * 6 + 6));
+      expect(kinds.size).toBe(1); // all of a sample or nothing
+      const [value] = kinds;
+      expect([0, Math.fround(1 / (1 - P))]).toContain(value);
+      return value === 0 ? 0 : 1;
+    });
+  }
+
+  test("drops whole samples, its share of them, independently between layers and steps", async () => {
+    const mask = await keeps(1, 0);
+    expect(Math.abs(kept(mask) - (1 - P))).toBeLessThan(0.03); // four standard deviations
+    expect(await keeps(1, 0)).toEqual(mask);
+    expect(Math.abs(correlation(mask, await keeps(2, 0)))).toBeLessThan(0.07);
+    expect(Math.abs(correlation(mask, await keeps(1, 1)))).toBeLessThan(0.07);
+  });
+
+  test("needs noise of one row for each sample", () => {
+    const perRow = op.reshape(input("rows", "int32", [samples, 3]), [-1]);
+    expect(withDropoutNoise([perRow], () => dropSamples(x, P, 1))).toBe(x);
+    expect(withDropoutNoise([noise], () => dropSamples(x, 0, 1))).toBe(x);
+    expect(dropSamples(x, P, 1)).toBe(x);
   });
 });
 
