@@ -28,8 +28,22 @@ export default defineConfig([
     ...shared,
     entry: { "cli/main": "src/cli/main.ts", "cli/worker": "src/runtime/worker.ts" },
     platform: "node",
-    deps: { ...shared.deps, alwaysBundle: ["zod", "commander", "cli-table3"] },
-    outputOptions: { chunkFileNames: "cli/chunks/[name]-[hash].js" },
+    deps: { ...shared.deps, alwaysBundle: ["zod", "commander"] },
+    outputOptions: {
+      chunkFileNames: "cli/chunks/[name]-[hash].js",
+      // A few large chunks load in half the time of many small ones.
+      advancedChunks: {
+        groups: [
+          { name: "zod", test: /node_modules\/zod\// },
+          {
+            name: "base",
+            test: /node_modules\/commander\/|src\/(?:cli\/(?:errors|output|table|tree|strict|schema-flags|module-tree-view)|checkpoint\/local)/,
+          },
+          { name: "selection", test: /src\/(?:regex\/|selection\/(?:peft|cost|structure|explain\/lint)\/)/ },
+          { name: "adapter", test: /src\/(?:cli\/adapter-flags|adapters\/config)/ },
+        ],
+      },
+    },
     dts: false,
     clean: false,
   },

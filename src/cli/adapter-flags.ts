@@ -1,17 +1,14 @@
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import type { ConfigWarning } from "../adapters/config.ts";
+import { type ConfigWarning, LoraConfig } from "../adapters/config.ts";
 import type { LoraConfigOptions } from "../adapters/config-options.ts";
 import type { ConfigProblem } from "../adapters/config-problems.ts";
 import { CONFIG_FILE } from "../adapters/files.ts";
-import { LoraConfig } from "../adapters/index.ts";
 import type { SelectionFile } from "../adapters/selection-file.ts";
-import { directoryStore } from "../checkpoint/node.ts";
 import { AdapterError } from "../errors.ts";
 import { LayerExpression } from "../selection/groups/layer-expression.ts";
 import {
   type CompiledSelection,
-  compileSelection,
   type GroupedSelection,
   type GroupSpec,
   type GroupWarning,
@@ -356,6 +353,7 @@ async function readConfigFile(file: string): Promise<SelectionFile> {
     () => false,
   );
   const path = isDirectory ? join(file, CONFIG_FILE) : file;
+  const { directoryStore } = await import("../checkpoint/local/node.ts");
   const { readSelectionFile } = await import("../adapters/selection-file.ts");
   return readSelectionFile(directoryStore(dirname(path)), basename(path), { file: path });
 }
@@ -364,13 +362,14 @@ async function readConfigFile(file: string): Promise<SelectionFile> {
  * What a request adapts in a model, as PEFT's options.
  * @throws SelectionError if its groups do not fit the model, or PEFT cannot express them.
  */
-export function resolveAdapter(
+export async function resolveAdapter(
   { config, groups, warnings }: AdapterRequest,
   tree: ModuleTree,
-): ResolvedAdapter {
+): Promise<ResolvedAdapter> {
   if (groups === undefined) return { config, warnings };
   const { targetModules: _, layersToTransform: __, layersPattern: ___, ...rest } = config.toSelection();
   const spec = { ...rest, groups } as GroupedSelection;
+  const { compileSelection } = await import("../selection/groups/compile.ts");
   const compiled = compileSelection(tree, spec);
   const {
     targetModules = null,

@@ -1,4 +1,5 @@
-import { parentIndices } from "../selection/structure/parents.ts";
+import { parentsOf } from "../selection/structure/parents.ts";
+import { ownSizes } from "../selection/structure/sizes.ts";
 import type { ModuleInfo, ModuleTree } from "../selection/tree.ts";
 import { ranges } from "./describe.ts";
 import type { TreeViewOptions } from "./module-tree-view.ts";
@@ -31,7 +32,8 @@ export function foldTree(tree: ModuleTree, options: TreeViewOptions): ViewNode {
 /** A tree by the indices of its modules: with 100,000 of them, an object for each would take longer than all the rest. */
 class Growth {
   readonly modules: readonly ModuleInfo[];
-  private readonly marks: TreeViewOptions["marks"];
+  /** By place among the modules. */
+  private readonly marks: ReadonlyMap<number, string>;
   /** Parameters of a module with everything below it. */
   private readonly parameters: Float64Array;
   private readonly children: (number[] | undefined)[];
@@ -41,23 +43,21 @@ class Growth {
   /** Set for what is left out, which need not be judged. */
   private readonly isHidden: Uint8Array;
 
-  constructor(tree: ModuleTree, { only, marks }: TreeViewOptions) {
+  constructor(tree: ModuleTree, { only, marks, onlyMarked = false }: TreeViewOptions) {
     const { modules, className } = tree;
     const root = { name: "", className, kind: "module", in: null, out: null, parameters: [] } as const;
     this.modules = modules[0]?.name === "" ? modules : [root, ...modules];
-    this.marks = marks;
+    this.marks = placesOf(this.modules, marks);
     this.parameters = new Float64Array(this.modules.length);
     this.children = new Array(this.modules.length);
     this.makes = new Int32Array(this.modules.length);
     this.isHidden = new Uint8Array(this.modules.length);
-    const parents = parentIndices(this.modules);
+    const parents = parentsOf(this.modules).indices;
     this.count(tree.tiedWeights, parents);
-    const shown = only && withAncestors(this.modules, only);
+    if (onlyMarked) this.showOnly(this.marks.keys(), parents);
+    else if (only !== undefined) this.showOnly(placesWhere(this.modules, only), parents);
     for (let i = 1; i < this.modules.length; i++) {
-      if (shown?.has(this.modules[i]!.name) === false) {
-        this.isHidden[i] = 1;
-        continue;
-      }
+      if (this.isHidden[i] === 1) continue;
       const parent = Math.max(0, parents[i]!);
       const siblings = this.children[parent];
       if (siblings === undefined) this.children[parent] = [i];
@@ -67,21 +67,31 @@ class Growth {
   }
 
   private count(tiedWeights: ModuleTree["tiedWeights"], parents: Int32Array): void {
-    const tied = new Map(tiedWeights);
-    this.modules.forEach(({ name, parameters }, i) => {
-      let own = 0;
-      for (const [parameter, shape] of parameters) {
-        const source =
-          tied.size === 0 ? undefined : tied.get(name === "" ? parameter : `${name}.${parameter}`);
-        if (source === undefined) own += sizeOf(shape);
-        else if (parameters.length === 1)
-          this.tiedTo.set(i, source.slice(0, Math.max(0, source.lastIndexOf("."))));
-      }
-      this.parameters[i] = own;
-    });
+    this.parameters.set(ownSizes(this.modules));
+    if (tiedWeights.length > 0) {
+      const tied = new Map(tiedWeights);
+      const holders = new Set(tiedWeights.map(([path]) => path.slice(0, Math.max(0, path.lastIndexOf(".")))));
+      this.modules.forEach(({ name, parameters }, i) => {
+        if (!holders.has(name)) return;
+        for (const [parameter, shape] of parameters) {
+          const source = tied.get(name === "" ? parameter : `${name}.${parameter}`);
+          if (source === undefined) continue;
+          this.parameters[i]! -= sizeOf(shape);
+          if (parameters.length === 1)
+            this.tiedTo.set(i, source.slice(0, Math.max(0, source.lastIndexOf("."))));
+        }
+      });
+    }
     // Children come after their parents: counted from behind, what is below is complete when it is passed on.
     for (let i = parents.length - 1; i > 0; i--)
       this.parameters[Math.max(0, parents[i]!)]! += this.parameters[i]!;
+  }
+
+  /** Hides everything but these modules and what contains them. */
+  private showOnly(places: Iterable<number>, parents: Int32Array): void {
+    this.isHidden.fill(1, 1);
+    for (const place of places)
+      for (let i = place; i > 0 && this.isHidden[i] === 1; i = parents[i]!) this.isHidden[i] = 0;
   }
 
   /** Says which modules are alike, innermost first, and drops what has neither parameters nor a mark. */
@@ -90,22 +100,33 @@ class Growth {
     // Nearly all modules of a large model are matrices: known by their shape, without a text to describe them.
     const matrices = new Map<string, Map<number, number>>();
     let matrixCount = 0;
+    let group: { className: string; kind: string; mark: string; shapes: Map<number, number> } | undefined;
     for (let i = this.modules.length - 1; i >= 0; i--) {
       if (this.isHidden[i] === 1) continue;
       const { className, kind, parameters } = this.modules[i]!;
-      const isLeaf = this.children[i] === undefined && !this.tiedTo.has(i) && this.mark(i) === "";
+      const mark = this.mark(i);
+      const isLeaf = this.children[i] === undefined && (this.tiedTo.size === 0 || !this.tiedTo.has(i));
       const matrix = isLeaf ? plainMatrix(parameters) : undefined;
       if (matrix !== undefined) {
-        const group = `${className} ${kind}`;
-        const shapes = matrices.get(group) ?? new Map<number, number>();
-        matrices.set(group, shapes);
+        if (
+          group === undefined ||
+          group.className !== className ||
+          group.kind !== kind ||
+          group.mark !== mark
+        ) {
+          const key = `${className} ${kind} ${mark}`;
+          const shapes = matrices.get(key) ?? new Map<number, number>();
+          matrices.set(key, shapes);
+          group = { className, kind, mark, shapes };
+        }
+        const { shapes } = group;
         // Makes of matrices are negative, those of all others positive.
         const make = shapes.get(matrix) ?? -1 - matrixCount++;
         shapes.set(matrix, make);
         this.makes[i] = make;
         continue;
       }
-      let key = `${className} ${kind} ${this.mark(i)}`;
+      let key = `${className} ${kind} ${mark}`;
       const tiedTo = this.tiedTo.get(i);
       if (tiedTo !== undefined) key += ` = ${tiedTo}`;
       for (const [name, shape] of parameters) {
@@ -132,7 +153,7 @@ class Growth {
   }
 
   private mark(i: number): string {
-    return this.marks?.get(this.modules[i]!.name) ?? "";
+    return this.marks.get(i) ?? "";
   }
 
   private leaf(i: number): string {
@@ -178,16 +199,29 @@ function plainMatrix(parameters: ModuleInfo["parameters"]): number | undefined {
   return rows! * 2 ** 26 + columns!;
 }
 
-function withAncestors(modules: readonly ModuleInfo[], only: (name: string) => boolean): Set<string> {
-  const shown = new Set<string>();
-  for (const { name } of modules) {
-    if (name === "" || !only(name)) continue;
-    for (let end = name.length; end > 0; end = name.lastIndexOf(".", end - 1)) {
-      const { size } = shown;
-      if (size === shown.add(name.slice(0, end)).size) break;
+/** Marks by place. They come in the order of the modules as a rule, so the next places are tried first. */
+function placesOf(modules: readonly ModuleInfo[], marks: TreeViewOptions["marks"]): Map<number, string> {
+  const places = new Map<number, string>();
+  let byName: Map<string, number> | undefined;
+  let next = 0;
+  for (const [name, mark] of marks ?? []) {
+    while (next < modules.length && modules[next]!.name !== name) next++;
+    if (next < modules.length) {
+      places.set(next++, mark);
+      continue;
     }
+    byName ??= new Map(modules.map((module, i) => [module.name, i]));
+    const place = byName.get(name);
+    if (place !== undefined) places.set(place, mark);
   }
-  return shown;
+  return places;
+}
+
+function* placesWhere(modules: readonly ModuleInfo[], only: (name: string) => boolean): Iterable<number> {
+  for (let i = 0; i < modules.length; i++) {
+    const { name } = modules[i]!;
+    if (name !== "" && only(name)) yield i;
+  }
 }
 
 const sizeOf = (shape: readonly number[]): number => {

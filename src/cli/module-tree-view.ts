@@ -1,7 +1,7 @@
 import type { ModuleInfo, ModuleTree } from "../selection/tree.ts";
 import { grouped } from "./describe.ts";
 import { foldTree, type ViewNode } from "./fold-tree.ts";
-import { printable, styled } from "./style.ts";
+import { printable, styled, textWidth as width } from "./style.ts";
 
 export type TreeViewOptions = {
   /** Levels shown below the root; all if left out. */
@@ -10,6 +10,8 @@ export type TreeViewOptions = {
   readonly only?: ((name: string) => boolean) | undefined;
   /** A short text for each marked module. Items of a list are shown as one only if their marks are equal. */
   readonly marks?: ReadonlyMap<string, string> | undefined;
+  /** Show what is marked, with what contains it. */
+  readonly onlyMarked?: boolean;
 };
 
 /** What a module's weight is, outermost dimension first; null where it has none, or several. */
@@ -105,5 +107,3 @@ const shorten = (name: string): string =>
   name.length <= longestClass
     ? name
     : `${name.slice(0, longestClass / 2)}…${name.slice(1 - longestClass / 2)}`;
-
-const width = (text: string): number => [...text].length;

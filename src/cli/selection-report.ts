@@ -57,7 +57,7 @@ function targetTree({ tree, selection }: SelectionReport): string {
     const known = marks.get(module);
     marks.set(module, known === undefined ? mark : `${known}, ${mark}`);
   }
-  return moduleTreeView(tree, { marks, only: (name) => marks.has(name) });
+  return moduleTreeView(tree, { marks, onlyMarked: true });
 }
 
 const markOf = ({ r, alpha }: Target): string => `r=${r} α=${alpha}`;

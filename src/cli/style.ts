@@ -26,3 +26,15 @@ export function printable(name: string): string {
     name.length <= longest ? name : `${name.slice(0, longest / 2)}…${name.slice(name.length - longest / 2)}`;
   return cut.replace(unprintable, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`);
 }
+
+const wide =
+  /\p{Emoji_Presentation}|[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{20000}-\u{3fffd}]/u;
+const narrowest = /^[\x20-\x7e\u00a0-\u02ff\u2010-\u25ff]*$/;
+
+/** Columns that a text takes in a terminal: two for East Asian characters and emoji, none for combining marks. */
+export function textWidth(text: string): number {
+  if (narrowest.test(text)) return text.length;
+  let width = 0;
+  for (const character of text) if (!/\p{Mark}/u.test(character)) width += wide.test(character) ? 2 : 1;
+  return width;
+}

@@ -7,7 +7,6 @@ import {
   readJsonIfPresent,
 } from "../checkpoint/index.ts";
 import { CheckpointError, isGraftError, SelectionError, UnsupportedModelError } from "../errors.ts";
-import { inferTree } from "../selection/infer/index.ts";
 import { type ModuleTree, parseSkeleton } from "../selection/tree.ts";
 import { readJsonFile } from "./json-file.ts";
 import { isKnownModel } from "./known-types.ts";
@@ -92,6 +91,7 @@ async function inspectFiles(
   }
   const checkpoint = await requiredWeights(store, config, unsupported, reading);
   const tensors = [...checkpoint.tensors.values()];
+  const { inferTree } = await import("../selection/infer/index.ts");
   const { tree, warnings } = inferTree(tensors, config?.json, { name: store.name, asStored });
   return {
     tree,

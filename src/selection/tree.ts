@@ -166,23 +166,29 @@ export function parseSkeleton(json: unknown): ModuleTree {
   };
 }
 
+const knownKinds: ReadonlySet<unknown> = new Set(moduleKinds);
+
 function parseRow(row: unknown, index: number): ModuleInfo {
   if (!Array.isArray(row) || row.length < 6)
     throw invalid("[name, class, kind, in, out, parameters, extra?]", row, index);
-  const [name, className, kind, inputs, outputs, parameters, extra] = row as unknown[];
+  const name: unknown = row[0];
+  const className: unknown = row[1];
+  const kind: unknown = row[2];
+  const parameters: unknown = row[5];
+  const extra: unknown = row[6];
   if (typeof name !== "string" || typeof className !== "string")
     throw invalid("a name and a class", row, index);
-  if (!moduleKinds.includes(kind as ModuleKind)) throw invalid(`a kind of ${moduleKinds}`, kind, index);
+  if (!knownKinds.has(kind)) throw invalid(`a kind of ${moduleKinds}`, kind, index);
   if (!Array.isArray(parameters)) throw invalid("an array of [parameter, shape]", parameters, index);
-  return {
+  const module: ModuleInfo = {
     name,
     className,
     kind: kind as ModuleKind,
-    in: inputs as number | null,
-    out: outputs as number | null,
+    in: row[3] as number | null,
+    out: row[4] as number | null,
     parameters: parameters as NamedShape[],
-    ...(isObject(extra) ? { extra: parseExtra(extra) } : {}),
   };
+  return isObject(extra) ? { ...module, extra: parseExtra(extra) } : module;
 }
 
 const parseExtra = (extra: Json): ModuleExtra => ({

@@ -67,7 +67,7 @@ async function run(location: string, asked: readonly string[], command: Command)
   throwProblems(problems);
   const request = await readAdapter(file, values);
   const { tree, warnings: treeWarnings } = await readModuleTree(location);
-  const { config, compiled, warnings: adapterWarnings } = resolveAdapter(request, tree);
+  const { config, compiled, warnings: adapterWarnings } = await resolveAdapter(request, tree);
 
   const source = compiled ?? config.toSelection();
   const explainer = makeExplainer(tree, source);

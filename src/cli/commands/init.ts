@@ -75,7 +75,7 @@ async function run(location: string, command: Command): Promise<void> {
 
   const request = await readAdapter(file, values);
   const { tree, warnings: treeWarnings } = await readModuleTree(location);
-  const { config, warnings: adapterWarnings } = resolveAdapter(request, tree);
+  const { config, warnings: adapterWarnings } = await resolveAdapter(request, tree);
   if (!overwrite) await refuseExisting(directory!);
   const made = await makeAdapter(location, tree, config, { configOnly, seed });
   const warnings = [

@@ -1,17 +1,14 @@
 import type { Command } from "commander";
-import { toPython } from "../../adapters/index.ts";
 import {
   type Cost,
   type CostOptions,
-  diffSelections,
   estimateCost,
   lintSelection,
   type ModuleTree,
-  matrixOf,
   mergeWarnings,
   type Selection,
+  type SelectionDiff,
   selectTargets,
-  versionDifferences,
 } from "../../selection/index.ts";
 import {
   configFlag,
@@ -24,7 +21,6 @@ import {
 } from "../adapter-flags.ts";
 import { costJson } from "../cost.ts";
 import { targetJson } from "../describe.ts";
-import { diffJson, renderDiff } from "../diff.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, number, readFlags, text, toggle } from "../flags.ts";
 import { Output } from "../output.ts";
@@ -95,16 +91,15 @@ async function run(location: string, command: Command): Promise<void> {
   const request = await readAdapter(file, values);
   const otherRequest = otherFile === undefined ? undefined : await readAdapter(otherFile, {});
   const { tree, warnings: treeWarnings, source } = await readModuleTree(location);
-  const adapter = resolveAdapter(request, tree);
+  const adapter = await resolveAdapter(request, tree);
   const { config, compiled } = adapter;
   const selection = compiled?.selection ?? selectTargets(tree, config.toSelection());
-  const warnings = warningsOf(tree, adapter, selection, file !== undefined);
+  const warnings = await warningsOf(tree, adapter, selection, file !== undefined);
   for (const message of treeWarnings) output.warn(message);
   for (const { message } of warnings) output.warn(message);
   if (strict) refuseWarnings(warnings);
 
-  const other = otherRequest === undefined ? undefined : resolveAdapter(otherRequest, tree).config;
-  const diff = other && diffSelections(tree, config.toSelection(), other.toSelection());
+  const diff = otherRequest && (await diffOf(tree, adapter, await resolveAdapter(otherRequest, tree)));
   // A saved adapter's configuration is for inference: its adapters are frozen. What training them costs is asked here.
   const trained = config.inferenceMode
     ? selectTargets(tree, config.with({ inferenceMode: false }).toSelection())
@@ -118,8 +113,14 @@ async function run(location: string, command: Command): Promise<void> {
     ...selection.config,
     baseModelNameOrPath: config.baseModelNameOrPath ?? tree.name,
   });
-  const snippet = python ? toPython(config, { className: tree.className, location }) : undefined;
+  const snippet = python
+    ? (await import("../../adapters/python-snippet.ts")).toPython(config, {
+        className: tree.className,
+        location,
+      })
+    : undefined;
   if (output.json) {
+    const { matrixOf } = await import("../../selection/explain/matrix.ts");
     const { targets, targetParameters, modulesToSave, trainableParameters, totalParameters } = selection;
     output.document({
       model: { modelType: tree.modelType, className: tree.className, source },
@@ -132,7 +133,7 @@ async function run(location: string, command: Command): Promise<void> {
       ...(compiled && { form: compiled.form, deeper: compiled.deeper }),
       cost: costJson(cost),
       matrix: matrixOf(tree, compiled ?? selection),
-      ...(diff && { diff: diffJson(diff) }),
+      ...(diff && { diff: (await import("../diff.ts")).diffJson(diff) }),
       ...(snippet !== undefined && { python: snippet }),
       warnings: [...treeWarnings.map((message) => ({ code: "model", message })), ...warnings],
     });
@@ -140,22 +141,29 @@ async function run(location: string, command: Command): Promise<void> {
   }
   if (snippet !== undefined) return output.write(snippet);
   if (diff !== undefined) {
+    const { renderDiff } = await import("../diff.ts");
     for (const line of renderDiff(diff, { a: file ?? "the flags", b: otherFile! })) output.print(line);
     return;
   }
   printSelection(output, { tree, selection: trained, config: final, compiled, cost, list });
 }
 
+async function diffOf(tree: ModuleTree, a: ResolvedAdapter, b: ResolvedAdapter): Promise<SelectionDiff> {
+  const { diffSelections } = await import("../../selection/explain/diff.ts");
+  return diffSelections(tree, a.config.toSelection(), b.config.toSelection());
+}
+
 /** What is worth knowing about a configuration on this model; without duplicates, options as flags. */
-function warningsOf(
+async function warningsOf(
   tree: ModuleTree,
   { config, compiled, warnings }: ResolvedAdapter,
   selection: Selection,
   isFile: boolean,
-): Warning[] {
+): Promise<Warning[]> {
   const lint = lintSelection(tree, compiled ?? config.toSelection(), selection);
   const all: Warning[] = [...warnings, ...mergeWarnings(selection.warnings, lint)];
   if (isFile && compiled === undefined) {
+    const { versionDifferences } = await import("../../selection/versions/index.ts");
     const { message, version, differs } = versionDifferences(tree, config.toSelection(), config.peftVersion);
     if (message !== "")
       all.push({ code: differs ? "rules-changed" : "rules-unknown", message, details: { version } });

@@ -189,7 +189,7 @@ async function adapt(
 ): Promise<PeftModel<CausalLM>> {
   if (request === undefined) return loadAdapter(model, start.adapter!, { isTrainable: true, output });
   const seed = options.seed ?? trainingOptionsSchema.shape.seed.parse(undefined);
-  const { config, warnings } = resolveAdapter(request, moduleTreeOf(model));
+  const { config, warnings } = await resolveAdapter(request, moduleTreeOf(model));
   const peft = getPeftModel(model, config, { seed });
   for (const { message } of [...warnings, ...peft.selection.warnings]) output.warn(spell(message));
   return peft;

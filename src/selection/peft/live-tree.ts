@@ -1,5 +1,6 @@
 import { failure } from "../failure.ts";
 import { leafOf, parentOf } from "../python.ts";
+import { parentsOf } from "../structure/parents.ts";
 import type { ModuleTree } from "../tree.ts";
 import { type LiveKind, LiveModule } from "./live.ts";
 import { getSubmodule, type NamedModule } from "./traverse.ts";
@@ -25,18 +26,26 @@ export class LiveTree implements Listing {
   readonly #firstChild: Int32Array;
   readonly #nextSibling: Int32Array;
   /** Modules made so far, and what stands in their place since. */
-  readonly #made: (LiveModule | undefined)[] = [];
-  readonly #current: (LiveModule | undefined)[] = [];
+  readonly #made: (LiveModule | undefined)[];
+  readonly #current: (LiveModule | undefined)[];
 
   /** @throws SelectionError `invalid-skeleton` where a module does not come after its parent. */
   constructor(tree: ModuleTree) {
     const { modules } = tree;
     this.#tree = tree;
     this.names = modules.map(({ name }) => name);
-    this.#parent = new Int32Array(modules.length).fill(-1);
+    const { indices, misplaced } = parentsOf(modules);
+    if (misplaced !== -1 || modules.length === 0) throw misplacedModule(modules[misplaced]?.name ?? "");
+    this.#parent = indices;
+    this.#made = new Array(modules.length);
+    this.#current = new Array(modules.length);
     this.#firstChild = new Int32Array(modules.length).fill(-1);
     this.#nextSibling = new Int32Array(modules.length).fill(-1);
-    this.#link();
+    for (let index = modules.length - 1; index > 0; index--) {
+      const parent = indices[index]!;
+      this.#nextSibling[index] = this.#firstChild[parent]!;
+      this.#firstChild[parent] = index;
+    }
     this.root = this.moduleAt(0);
     shareTied(tree, this.root);
     attachDuplicates(tree, this.root);
@@ -79,24 +88,6 @@ export class LiveTree implements Listing {
       const module = this.moduleAt(index);
       if (!module.parameters.has(leafOf(key))) module.setBuffer(leafOf(key), shape);
     }
-  }
-
-  #link(): void {
-    const { names } = this;
-    const lastChild = new Int32Array(names.length).fill(-1);
-    for (let index = 1, holder = 0; index < names.length; index++) {
-      const name = names[index]!;
-      while (holder > 0 && !isInside(name, names[holder]!)) holder = this.#parent[holder]!;
-      const dot = name.lastIndexOf(".");
-      if (name === "" || Math.max(0, dot) !== names[holder]!.length) throw misplaced(name);
-      this.#parent[index] = holder;
-      const previous = lastChild[holder]!;
-      if (previous === -1) this.#firstChild[holder] = index;
-      else this.#nextSibling[previous] = index;
-      lastChild[holder] = index;
-      holder = index;
-    }
-    if (names[0] !== "") throw misplaced(names[0] ?? "");
   }
 }
 
@@ -146,9 +137,6 @@ export function listingOf(modules: readonly NamedModule[]): Listing {
 /** No modules at all. */
 export const emptyListing: Listing = listingOf([]);
 
-const isInside = (name: string, container: string): boolean =>
-  name.length > container.length && name.charCodeAt(container.length) === 46 && name.startsWith(container);
-
 function shareTied(tree: ModuleTree, root: LiveModule): void {
   for (const [path, first] of tree.tiedWeights) {
     const shared = getSubmodule(root, parentOf(first))?.parameters.get(leafOf(first));
@@ -156,7 +144,7 @@ function shareTied(tree: ModuleTree, root: LiveModule): void {
   }
 }
 
-const misplaced = (name: string) =>
+const misplacedModule = (name: string) =>
   failure(
     "inject",
     "ValueError",

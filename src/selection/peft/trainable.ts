@@ -1,4 +1,6 @@
 import { failure } from "../failure.ts";
+import { parentOf } from "../python.ts";
+import { ownSizes } from "../structure/sizes.ts";
 import type { ModuleTree } from "../tree.ts";
 import { type LiveModule, LiveParameter, sizeOf } from "./live.ts";
 import { eachParameter, namedModules, namedParameters } from "./traverse.ts";
@@ -52,10 +54,14 @@ export function countParameters(root: LiveModule): Counts {
 
 /** Parameters of the model itself, tied ones once. */
 export function countBase(tree: ModuleTree): number {
-  const tied = new Set(tree.tiedWeights.map(([path]) => path));
   let total = 0;
+  for (const size of ownSizes(tree.modules)) total += size;
+  if (tree.tiedWeights.length === 0) return total;
+  const tied = new Set(tree.tiedWeights.map(([path]) => path));
+  const holders = new Set(tree.tiedWeights.map(([path]) => parentOf(path)));
   for (const { name, parameters } of tree.modules)
-    for (const [own, shape] of parameters)
-      if (tied.size === 0 || !tied.has(name === "" ? own : `${name}.${own}`)) total += sizeOf(shape);
+    if (holders.has(name))
+      for (const [own, shape] of parameters)
+        if (tied.has(name === "" ? own : `${name}.${own}`)) total -= sizeOf(shape);
   return total;
 }

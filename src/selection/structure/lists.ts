@@ -1,6 +1,6 @@
 import { leafOf, parentOf } from "../python.ts";
 import type { ModuleInfo, ModuleTree } from "../tree.ts";
-import { parentIndices } from "./parents.ts";
+import { parentsOf } from "./parents.ts";
 
 /** A module whose children are all numbered, such as `model.encoder.layers`. */
 export type NumberedList = {
@@ -51,7 +51,7 @@ export function findLists(tree: ModuleTree): NumberedList[] {
 
 /** The children of each module, by index; those whose parent is not listed are under negative keys, by its name. */
 function childrenOf(modules: readonly ModuleInfo[]): Map<number, number[]> {
-  const parents = parentIndices(modules);
+  const parents = parentsOf(modules).indices;
   const children = new Map<number, number[]>();
   const unlisted = new Map<string, number>();
   for (let i = 0; i < modules.length; i++) {

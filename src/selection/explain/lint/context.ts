@@ -68,10 +68,10 @@ export class LintContext {
     if (this.#layerLists === undefined) {
       this.#layerLists = new Map();
       for (const name of this.names) {
-        const last = name.charCodeAt(name.length - 1);
-        if (!(last >= 48 && last <= 57)) continue;
-        const place = firstNumber(name);
-        if (place === undefined || !place.isLast) continue;
+        if (!isDigit(name.charCodeAt(name.length - 1))) continue;
+        const start = numberAt(name);
+        if (start === -1 || name.includes(".", start)) continue;
+        const place = firstNumber(name)!;
         const known = this.#layerLists.get(place.path);
         if (known === undefined) this.#layerLists.set(place.path, [place.index]);
         else known.push(place.index);
@@ -95,15 +95,18 @@ export class LintContext {
 
 /** Where the first part of a name that is a number begins; -1 if there is none. */
 export function numberAt(name: string): number {
-  for (let start = 0; ; ) {
-    const code = name.charCodeAt(start);
-    const dot = name.indexOf(".", start);
-    if (code >= 48 && code <= 57 && /^[0-9]+$/.test(dot === -1 ? name.slice(start) : name.slice(start, dot)))
-      return start;
-    if (dot === -1) return -1;
-    start = dot + 1;
+  for (let start = 0; start !== -1; ) {
+    let end = start;
+    while (isDigit(name.charCodeAt(end))) end++;
+    if (end > start && (end === name.length || name.charCodeAt(end) === dotCode)) return start;
+    const dot = name.indexOf(".", end);
+    start = dot === -1 ? -1 : dot + 1;
   }
+  return -1;
 }
+
+const dotCode = 46;
+const isDigit = (code: number): boolean => code >= 48 && code <= 57;
 
 /** The outermost numbered list that a name is in, and the number; whether the name ends there. */
 export function firstNumber(name: string): { path: string; index: number; isLast: boolean } | undefined {
