@@ -1,6 +1,7 @@
 """Records what transformers and PEFT compute on tiny random Florence-2 models.
 
     python scripts/record_florence2.py --out test/vectors/florence2 [--only NAME] [--seed N]
+    python scripts/record_florence2.py --out FOLDER --random COUNT [--seed N]
 
 Each case becomes a folder as `record_seq2seq.py` makes it, with pixels.safetensors besides: the pictures of the fixed
 batch (`batch`) and of the lines of tokens.jsonl (`lines`), one each. expected.safetensors also has `vision` (the vision
@@ -15,6 +16,7 @@ import argparse
 import json
 import math
 import os
+import random
 import shutil
 import sys
 import warnings
@@ -220,6 +222,68 @@ CASES = [
         picture=(30, 45),
     ),
 ]
+
+
+def random_case(seed: int, index: int) -> Case:
+    """A case whose every choice follows from seed and index."""
+    rng = random.Random(seed * 1000 + index)
+    stages = rng.randint(1, 4)
+    heads = [rng.choice([1, 2, 3, 4]) for _ in range(stages)]
+    groups = [rng.choice([1, 2, 4]) for _ in range(stages)]
+    hidden = rng.choice([12, 16, 24])
+    text_config = text(
+        vocab_size=rng.randint(40, 90),
+        max_position_embeddings=640,
+        d_model=hidden,
+        encoder_layers=rng.randint(1, 2),
+        decoder_layers=rng.randint(1, 2),
+        encoder_attention_heads=rng.choice([1, 2, 4]),
+        decoder_attention_heads=rng.choice([1, 2, 4]),
+        encoder_ffn_dim=rng.randint(16, 32),
+        scale_embedding=rng.random() < 0.5,
+        tie_word_embeddings=rng.random() < 0.7,
+        activation_function=rng.choice(["gelu", "gelu", "relu", "gelu_new"]),
+    )
+    vision_config = vision(
+        embed_dim=[2 * math.lcm(h, g) * rng.choice([1, 2]) for h, g in zip(heads, groups)],
+        num_heads=heads,
+        num_groups=groups,
+        depths=[rng.choice([0, 1, 1, 2]) for _ in range(stages)],
+        patch_size=[rng.choice([3, 4, 5, 7])] + [rng.choice([2, 3]) for _ in range(stages - 1)],
+        patch_stride=[rng.choice([3, 4])] + [rng.choice([1, 2]) for _ in range(stages - 1)],
+        patch_padding=[rng.choice([0, 2, 3])] + [rng.choice([0, 1]), 1, 1][: stages - 1],
+        patch_prenorm=[rng.random() < 0.5 for _ in range(stages)],
+        window_size=rng.choice([1, 2, 3, 4, 5]),
+        qkv_bias=rng.random() < 0.7,
+        mlp_ratio=rng.choice([1.5, 2.0, 3.0]),
+        activation_function=rng.choice(["gelu", "gelu", "silu", "gelu_pytorch_tanh"]),
+        drop_path_rate=rng.choice([0.0, 0.1]),
+        projection_dim=hidden,
+        in_channels=3,
+        max_position_embeddings=20,
+    )
+    targets: Any = rng.choice(
+        [
+            ["qkv", "proj", "fc1", "fc2", "q_proj", "v_proj", "image_projection"],
+            r".*vision_tower.*\.(qkv|proj|fc1|fc2)|.*image_projection",
+            r".*(image_projection|encoder\.layers\.0\..*(v_proj|fc1))",
+            ["conv", "qkv", "image_projection", "encoder_attn.v_proj"],
+        ]
+    )
+    pictures = rng.choice([(1, 1, 1), (2, 0, 1), (0, 1, 2), (1, 1, 1)])
+    return Case(
+        f"random-{seed}-{index}",
+        "random",
+        text_config,
+        vision_config,
+        {"r": rng.randint(1, 4), "lora_alpha": rng.randint(1, 8), "target_modules": targets},
+        picture=(rng.randint(16, 34), rng.randint(16, 34)),
+        pictures=pictures,
+        top={"tie_word_embeddings": rng.random() < 0.7},
+        storage=rng.choice(["float32", "bfloat16", "float16"]),
+        source_side=rng.choice(["left", "right"]),
+        older=rng.random() < 0.5 and vision_config["qkv_bias"],
+    )
 
 
 def image_tokens(model: Any, case: Case) -> int:
@@ -497,10 +561,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", help="record this case alone")
+    parser.add_argument("--random", type=int, help="record this many random cases instead")
     parser.add_argument("--seed", type=int, default=20)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     cases = [case for case in CASES if options.only in (None, case.name)]
+    if options.random:
+        cases = [random_case(options.seed, index) for index in range(options.random)]
     if not cases:
         parser.error(f"no case {options.only}; there are: {', '.join(case.name for case in CASES)}")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -520,9 +587,10 @@ def main() -> int:
             f"{expected['imageTokens']} image tokens, {folder_bytes(options.out / case.name) / 1000:.0f} kB, noise: {noise}",
             file=sys.stderr,
         )
-    if not refused and options.only is None:
+    if not refused and options.only is None and not options.random:
         write_manifest(options.out, "scripts/record_florence2.py", options.seed, cases)
-    return 1 if refused else 0
+    # A random case may show nothing; that so many do would be a fault.
+    return 1 if refused > (len(cases) // 2 if options.random else 0) else 0
 
 
 if __name__ == "__main__":

@@ -92,9 +92,10 @@ export const imageSizeOf = ({ pixelValues: { shape } }: ImageTextBatch): ImageSi
   width: shape[3]!,
 });
 
-/** The cases of test/vectors/florence2: PyTorch, transformers and PEFT on tiny random checkpoints. */
-export function florence2Cases(): Florence2Case[] {
-  const directory = fileURLToPath(new URL("../vectors/florence2", import.meta.url));
+/** The cases of a folder as scripts/record_florence2.py makes it: PyTorch, transformers and PEFT on tiny random models. */
+export function florence2Cases(
+  directory = fileURLToPath(new URL("../vectors/florence2", import.meta.url)),
+): Florence2Case[] {
   return readdirSync(directory, { withFileTypes: true })
     .filter((entry) => entry.isDirectory())
     .map((entry) => new Florence2Case(join(directory, entry.name)));
