@@ -1,4 +1,10 @@
-import { bytesSource, type Checkpoint, readTensor, type TensorEntry } from "../checkpoint/index.ts";
+import {
+  type ByteSource,
+  bytesSource,
+  type Checkpoint,
+  readTensor,
+  type TensorEntry,
+} from "../checkpoint/index.ts";
 import { UnsupportedModelError } from "../errors.ts";
 import type { ConvertedCheckpoint } from "./registry.ts";
 
@@ -81,36 +87,41 @@ const isOlder = ({ tensors }: Checkpoint): boolean =>
   [...tensors.keys()].some((name) => name.startsWith("language_model.model."));
 
 /**
- * The checkpoint with transformers' names. Tensors stay where they are, but for the projection, which is transposed in
- * memory.
- * @throws CheckpointError if the projection cannot be read.
+ * The checkpoint with transformers' names. Tensors stay where they are, but for the projection, which is transposed when it
+ * is read. Nothing is read here.
  */
-export async function nativeFlorence2Checkpoint(checkpoint: Checkpoint): Promise<ConvertedCheckpoint> {
+export function nativeFlorence2Checkpoint(checkpoint: Checkpoint): ConvertedCheckpoint {
   if (!isOlder(checkpoint)) return { checkpoint, made: new Set() };
   const tensors = new Map<string, TensorEntry>();
   const made = new Set<string>();
   for (const [older, entry] of checkpoint.tensors) {
     if (older === dropped) continue;
     const name = nativeFlorence2Name(older) ?? older;
-    if (older === "image_projection" && entry.shape.length === 2) {
-      made.add(name);
-      tensors.set(name, await transposed(entry, name));
-    } else tensors.set(name, { ...entry, name });
+    const turn = older === "image_projection" && entry.shape.length === 2;
+    if (turn) made.add(name);
+    tensors.set(name, turn ? { ...transposed(entry), name } : { ...entry, name });
   }
   return { checkpoint: { ...checkpoint, tensors }, made };
 }
 
-/** The transpose of a matrix, in memory, in its own dtype. */
-async function transposed(entry: TensorEntry, name: string): Promise<TensorEntry> {
-  const { data } = await readTensor(entry);
+/** The transpose of a matrix, in its own dtype, made in memory at every read. */
+function transposed(entry: TensorEntry): TensorEntry {
   const [rows, columns] = entry.shape as [number, number];
-  const turned = data.slice();
-  for (let row = 0; row < rows; row++)
-    for (let column = 0; column < columns; column++)
-      turned[column * rows + row] = data[row * columns + column]!;
-  const bytes = new Uint8Array(turned.buffer, turned.byteOffset, turned.byteLength);
-  const source = bytesSource(`${entry.source.name}, ${entry.name}`, bytes);
-  return { ...entry, name, shape: [columns, rows], source, byteOffset: 0 };
+  const name = `${entry.source.name}, ${entry.name}`;
+  const source: ByteSource = {
+    name,
+    size: entry.byteLength,
+    async read(start, end, options) {
+      const { data } = await readTensor(entry, options);
+      const turned = data.slice();
+      for (let row = 0; row < rows; row++)
+        for (let column = 0; column < columns; column++)
+          turned[column * rows + row] = data[row * columns + column]!;
+      const bytes = new Uint8Array(turned.buffer, turned.byteOffset, turned.byteLength);
+      return bytesSource(name, bytes).read(start, end, options);
+    },
+  };
+  return { ...entry, shape: [columns, rows], source, byteOffset: 0 };
 }
 
 /** As the remote code's DaViT has them. */

@@ -34,7 +34,7 @@ async function loadModel<M extends LanguageModel>(
     readCheckpoint(store),
     readJsonIfPresent(store, "generation_config.json"),
   ]);
-  const { checkpoint, made } = convert ? await convert(stored) : { checkpoint: stored, made: undefined };
+  const { checkpoint, made } = convert ? convert(stored) : { checkpoint: stored, made: undefined };
   const unused = bindWeights(model, checkpoint);
   // ONNX Runtime takes weights from files or from memory, not both: what was made here is fed instead.
   if (made)

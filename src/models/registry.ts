@@ -11,7 +11,7 @@ import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 import type { Seq2SeqLM } from "./seq2seq-lm.ts";
 
-/** A checkpoint with the model's own names; `made` are the names of tensors that lie in memory, not in its files. */
+/** A checkpoint with the model's own names; `made` are the names of tensors that do not lie in its files as they are. */
 export type ConvertedCheckpoint = { readonly checkpoint: Checkpoint; readonly made: ReadonlySet<string> };
 
 /** A model without weights. */
@@ -20,8 +20,8 @@ export type BuiltModel<M extends LanguageModel> = {
   readonly warnings: string[];
   /** The configuration as the model has it, where the file is in an older layout. */
   readonly config?: Readonly<Record<string, unknown>>;
-  /** Brings a checkpoint that may be in an older layout into the model's. */
-  readonly convert?: (checkpoint: Checkpoint) => Promise<ConvertedCheckpoint>;
+  /** Brings a checkpoint that may be in an older layout into the model's; reads no tensor. */
+  readonly convert?: (checkpoint: Checkpoint) => ConvertedCheckpoint;
 };
 
 /** Builds a model's module tree, without weights, from its config.json; `file` is for messages. */
