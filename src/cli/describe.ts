@@ -5,35 +5,68 @@ import type { Target } from "../selection/index.ts";
  * inside of lists, the outer or the inner number is the layer, whichever says it shorter.
  */
 export function describeTargets(names: readonly string[]): string {
-  const outer = describeBy(names, /^(?:(.*?)\.)?(\d+)\.(.+)$/);
-  const inner = describeBy(names, /^(?:(.*)\.)?(\d+)\.(.+)$/);
+  const outer = describeBy(names, outerNumber);
+  const inner = describeBy(names, innerNumber);
   return inner.length < outer.length ? inner : outer;
 }
 
-function describeBy(names: readonly string[], split: RegExp): string {
-  const numbered = names.map((name) => split.exec(name));
-  const containers = new Set(numbered.flatMap((match) => (match ? [match[1] ?? ""] : [])));
-  const tails = new Set(numbered.flatMap((match) => (match ? [match[3]!] : [])));
-  const leaves = new Set([...tails].map(leafOf));
-  const short = leaves.size === tails.size ? leafOf : (tail: string): string => tail;
-  const byTail = new Map<string, { container: string; tail: string; indices: number[] }>();
+/** Where a name's outermost number starts that something follows; -1 if there is none. One before all else is the last choice. */
+function outerNumber(name: string): number {
+  for (let dot = name.indexOf("."); dot !== -1; dot = name.indexOf(".", dot + 1))
+    if (numberEnd(name, dot + 1) !== -1) return dot + 1;
+  return numberEnd(name, 0) === -1 ? -1 : 0;
+}
+
+function innerNumber(name: string): number {
+  for (let dot = name.lastIndexOf("."); dot !== -1; dot = dot === 0 ? -1 : name.lastIndexOf(".", dot - 1))
+    if (numberEnd(name, dot + 1) !== -1) return dot + 1;
+  return numberEnd(name, 0) === -1 ? -1 : 0;
+}
+
+/** Where the number at `start` ends, at a dot that something follows; -1 if there is no such number. */
+function numberEnd(name: string, start: number): number {
+  let end = start;
+  for (let code = name.charCodeAt(end); code >= 48 && code <= 57; code = name.charCodeAt(end)) end++;
+  return end > start && name[end] === "." && end + 1 < name.length ? end : -1;
+}
+
+function describeBy(names: readonly string[], numberIn: (name: string) => number): string {
+  const lists = new Map<string, Map<string, number[]>>();
+  const found: { container: string; tail: string; indices: number[] }[] = [];
   const rest: string[] = [];
-  for (const [i, match] of numbered.entries()) {
-    if (!match) {
-      rest.push(names[i]!);
+  for (const name of names) {
+    const start = numberIn(name);
+    if (start === -1) {
+      rest.push(name);
       continue;
     }
-    const [, container = "", index, tail] = match as unknown as [string, string | undefined, string, string];
-    const key = `${container} ${tail}`;
-    const entry = byTail.get(key) ?? { container, tail: short(tail), indices: [] };
-    entry.indices.push(Number(index));
-    byTail.set(key, entry);
+    const end = numberEnd(name, start);
+    const container = name.slice(0, Math.max(0, start - 1));
+    const tail = name.slice(end + 1);
+    let tails = lists.get(container);
+    if (tails === undefined) {
+      tails = new Map();
+      lists.set(container, tails);
+    }
+    const index = Number(name.slice(start, end));
+    const indices = tails.get(tail);
+    if (indices !== undefined) indices.push(index);
+    else {
+      const first = [index];
+      tails.set(tail, first);
+      found.push({ container, tail, indices: first });
+    }
   }
+  const tails = new Set(found.map(({ tail }) => tail));
+  const leaves = new Set([...tails].map(leafOf));
+  const short = leaves.size === tails.size ? leafOf : (tail: string): string => tail;
   const byLayers = new Map<string, string[]>();
-  for (const { container, tail, indices } of byTail.values()) {
-    const list = containers.size === 1 ? leafOf(container) : container;
+  for (const { container, tail, indices } of found) {
+    const list = lists.size === 1 ? leafOf(container) : container;
     const where = `${list || "items"} ${ranges(indices)}`;
-    byLayers.set(where, [...(byLayers.get(where) ?? []), tail]);
+    const modules = byLayers.get(where);
+    if (modules === undefined) byLayers.set(where, [short(tail)]);
+    else modules.push(short(tail));
   }
   const groups = [...byLayers].map(([where, modules]) => `${modules.join(", ")} in ${where}`);
   return [...groups, ...rest].join("; ");
