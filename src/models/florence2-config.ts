@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { UnsupportedModelError } from "../errors.ts";
 import { type BartSettings, readBartConfig } from "./bart-config.ts";
+import { olderVisionFields } from "./florence2-layout.ts";
 import { count, parseConfig, tokenIds } from "./model-config.ts";
 
 /** One stage of the vision tower: a convolution that shrinks the picture, and blocks on what is left of it. */
@@ -145,6 +146,7 @@ function readVisionConfig(raw: Json, file: string): { settings: VisionSettings; 
     defaults: visionDefaults,
     fixed: {},
     activation: "activation_function",
+    harmless: [...olderVisionFields, "max_pos_embeddings"], // left by transformers' conversion script
   });
   const stages = config.embed_dim.length;
   const problems: string[] = [];

@@ -131,8 +131,8 @@ const olderVisionDefaults = {
   num_groups: [8, 16, 32, 64],
   image_feature_source: ["spatial_avg_pool", "temporal_avg_pool"],
 };
-/** Of the remote code's DaViT; they say nothing about the computation, or are read from. */
-const olderVisionFields = new Set([
+/** Of the remote code's DaViT; they say nothing about the computation, or native fields are made of them. */
+export const olderVisionFields: ReadonlySet<string> = new Set([
   "dim_embed",
   "enable_checkpoint",
   "image_feature_source",
@@ -151,13 +151,14 @@ const OLDER_VOCABULARY = 51289;
 export function nativeFlorence2Config(raw: Json, file: string): Json {
   const vision = objectOf(raw["vision_config"]);
   const text = objectOf(raw["text_config"]);
+  // What the conversion script made has the older fields besides.
+  if (vision["embed_dim"] !== undefined || vision["model_type"] === "florence_vision") return raw;
   const isOlderConfig =
     vision["dim_embed"] !== undefined ||
     vision["model_type"] === "davit" ||
     text["model_type"] === "florence2_language";
   if (!isOlderConfig) {
-    const isNative = vision["embed_dim"] !== undefined || vision["model_type"] === "florence_vision";
-    if (raw["auto_map"] === undefined || isNative) return raw;
+    if (raw["auto_map"] === undefined) return raw;
     throw notUnderstood(file, ["vision_config is neither transformers' nor DaViT's (dim_embed)"]);
   }
   const all: Json = { ...olderVisionDefaults, ...vision };

@@ -6,6 +6,7 @@ import { openStore, readCheckpoint, serializeSafetensors } from "../../src/check
 import { UnsupportedModelError } from "../../src/errors.ts";
 import {
   AutoModelForImageTextToText,
+  buildImageTextToText,
   nativeFlorence2Config,
   nativeFlorence2Name,
   olderFlorence2Name,
@@ -177,9 +178,24 @@ describe("configurations of remote code", () => {
     expect(published).toEqual(before);
   });
 
-  test("a native one stays as it is", () => {
-    const native = { model_type: "florence2", vision_config: { embed_dim: [8] }, auto_map: {} };
+  test("a native one stays as it is, with what transformers' script leaves of the older one", () => {
+    const vision = { ...(published["vision_config"] as Json), model_type: "florence_vision" };
+    const native = {
+      ...nativeFlorence2Config(published, "c"),
+      vision_config: { ...vision, embed_dim: vision["dim_embed" as never], max_pos_embeddings: 50 },
+    };
     expect(nativeFlorence2Config(native, "c")).toBe(native);
+    expect(buildImageTextToText(native, "c").warnings).toEqual([]);
+    expect(buildImageTextToText(published, "c").warnings).toEqual([]);
+    const plain = { model_type: "florence2" };
+    expect(nativeFlorence2Config(plain, "c")).toBe(plain);
+  });
+
+  test("the published one describes the modules of the native one", () => {
+    const { model, config } = buildImageTextToText(published, "c");
+    expect(config).toEqual(nativeFlorence2Config(published, "c"));
+    expect(model.parameterCount()).toBe(231_414_016);
+    expect([model.imageTokenId, model.vocabSize, model.eosTokenIds]).toEqual([51289, 51289, [2]]);
   });
 
   test.each<[string, Json, RegExp]>([

@@ -41,9 +41,29 @@ describe("Florence-2's module tree", () => {
     const byPath = (a: readonly string[], b: readonly string[]): number => (a[0]! < b[0]! ? -1 : 1);
     // here a shared weight has the name of the first module that has it, which is the source there
     expect(model.tiedWeights().sort(byPath)).toEqual([...skeleton.tiedWeights].sort(byPath));
+    const { tiedWeights, tiedWithEmbedding, seqClsHeads, duplicateModules } = moduleTreeOf(model);
+    expect({ tiedWeights, tiedWithEmbedding, seqClsHeads, duplicateModules }).toEqual({
+      tiedWeights: skeleton.tiedWeights,
+      tiedWithEmbedding: skeleton.tiedWithEmbedding,
+      seqClsHeads: skeleton.seqClsHeads,
+      duplicateModules: skeleton.duplicateModules,
+    });
     expect(model.inputEmbeddingPath).toBe(skeleton.inputEmbeddings);
     expect(model.outputEmbeddingPath).toBe(skeleton.outputEmbeddings);
     expect(model.parameterCount()).toBe(skeleton.numParameters);
+  });
+
+  test("of the large size it has the reference's number of modules and parameters", () => {
+    const sizes = [256, 512, 1024, 2048];
+    const heads = [8, 16, 32, 64];
+    const large = build({
+      model_type: "florence2",
+      // as transformers' BartConfig has it, with more positions
+      text_config: { vocab_size: 51289, max_position_embeddings: 4096 },
+      vision_config: { embed_dim: sizes, num_heads: heads, num_groups: heads },
+    });
+    expect(large.parameterCount()).toBe(776_465_408);
+    expect([...large.namedModules()]).toHaveLength(725);
   });
 
   test("has the reference's tensors", () => {
