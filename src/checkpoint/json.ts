@@ -12,9 +12,19 @@ const maxJsonLength = 256 * 2 ** 20;
  * @throws CheckpointError if there is no such file, or where it is not valid JSON, with line and column.
  */
 export async function readJson(store: FileStore, file: string, options?: ReadOptions): Promise<unknown> {
+  return readJsonWith(JSON.parse, store, file, options);
+}
+
+/** As `readJson`, by a parser that accepts no more than `JSON.parse` does. */
+export async function readJsonWith(
+  parse: (text: string) => unknown,
+  store: FileStore,
+  file: string,
+  options?: ReadOptions,
+): Promise<unknown> {
   const source = await store.open(file, options);
   if (source === undefined) throw await missingFile(store, file);
-  return parseJson(source, options);
+  return parseJson(source, options, parse);
 }
 
 /** As `readJson`, but undefined if there is no such file. */
@@ -41,7 +51,11 @@ export async function missingFile(store: FileStore, file: string): Promise<Check
   });
 }
 
-async function parseJson(source: ByteSource, options?: ReadOptions): Promise<unknown> {
+async function parseJson(
+  source: ByteSource,
+  options?: ReadOptions,
+  parse: (text: string) => unknown = JSON.parse,
+): Promise<unknown> {
   const { name, size } = source;
   if (size > maxJsonLength)
     throw new CheckpointError(
@@ -56,7 +70,7 @@ async function parseJson(source: ByteSource, options?: ReadOptions): Promise<unk
     throw recognised(name, bytes, cause) ?? invalidJson(name, "it is not valid UTF-8", {}, cause);
   }
   try {
-    return JSON.parse(text);
+    return parse(text);
   } catch {
     return parseSlowly(name, text, bytes);
   }

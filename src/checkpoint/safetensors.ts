@@ -25,23 +25,30 @@ export const firstReadLength = 100_000;
  * @throws CheckpointError with every problem of the header; the signal's reason if aborted.
  */
 export async function readSafetensors(source: ByteSource, options?: ReadOptions): Promise<Checkpoint> {
+  const { entries, metadata } = await readEntries(source, options);
+  return { name: source.name, tensors: new Map(entries.map((entry) => [entry.name, entry])), metadata };
+}
+
+/** As `readSafetensors`, with the tensors, whose names differ, as a list. */
+export async function readEntries(
+  source: ByteSource,
+  options?: ReadOptions,
+): Promise<{ readonly entries: readonly TensorEntry[]; readonly metadata: Checkpoint["metadata"] }> {
   const head = await source.read(0, Math.min(source.size, firstReadLength), options);
   const length = headerLength(source, head);
   const headerEnd = prefixLength + length;
   if (headerEnd > head.length) checkBeginning(source, head);
   const rest = headerEnd > head.length ? await source.read(head.length, headerEnd, options) : undefined;
   const header = parseHeader(source.name, headerBytes(head, rest, headerEnd), source.size);
-  const tensors = new Map<string, TensorEntry>();
-  for (const { name, dtype, shape, start, end } of header.tensors)
-    tensors.set(name, {
-      name,
-      dtype,
-      shape,
-      source,
-      byteOffset: header.dataStart + start,
-      byteLength: end - start,
-    });
-  return { name: source.name, tensors, metadata: header.metadata };
+  const entries = header.tensors.map(({ name, dtype, shape, start, end }) => ({
+    name,
+    dtype,
+    shape,
+    source,
+    byteOffset: header.dataStart + start,
+    byteLength: end - start,
+  }));
+  return { entries, metadata: header.metadata };
 }
 
 /** The announced length; where it cannot be, says what else the file is if that can be told. */

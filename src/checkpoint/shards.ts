@@ -2,10 +2,11 @@ import { CheckpointError } from "../errors.ts";
 import type { ByteSource, FileStore, ReadOptions } from "./byte-source.ts";
 import { unsafeFileName } from "./file-name.ts";
 import { isPickleName, pickleError } from "./foreign.ts";
-import { readJson } from "./json.ts";
+import { readJsonWith } from "./json.ts";
 import { Problems, quote } from "./problems.ts";
-import { type Checkpoint, readSafetensors } from "./safetensors.ts";
+import { type Checkpoint, readEntries } from "./safetensors.ts";
 import type { TensorEntry } from "./tensor-entry.ts";
+import { plainWeightMap, type WeightMapRows } from "./weight-map.ts";
 
 /** Shards opened at a time: enough to hide the latency of a server, few enough to be polite to it. */
 const concurrency = 8;
@@ -20,8 +21,12 @@ export async function readShards(
   index: string,
   options?: ReadOptions,
 ): Promise<Checkpoint> {
-  const weightMap = parseIndex(index, await readJson(store, index, options));
-  const files = [...weightMap.files].sort();
+  const parse = (text: string): unknown => {
+    const rows = plainWeightMap(text);
+    return rows === undefined ? JSON.parse(text) : new PlainIndex(rows);
+  };
+  const weightMap = checkIndex(index, rowsOf(index, await readJsonWith(parse, store, index, options)));
+  const files = [...weightMap.shards].sort();
   const sources = await openShards(store, index, files, options);
   const shards = await readHeaders(sources, options);
   const tensors = mergeShards(index, weightMap, new Map(files.map((file, i) => [file, shards[i]!])));
@@ -31,10 +36,16 @@ export async function readShards(
   return { name: store.name, tensors, metadata };
 }
 
-/** An index of 100,000 tensors is kept as JSON.parse made it, which is faster than a map. */
-type WeightMap = { readonly fileOf: Readonly<Record<string, string>>; readonly files: ReadonlySet<string> };
+class PlainIndex {
+  readonly rows: WeightMapRows;
 
-function parseIndex(index: string, json: unknown): WeightMap {
+  constructor(rows: WeightMapRows) {
+    this.rows = rows;
+  }
+}
+
+function rowsOf(index: string, json: unknown): { names: readonly string[]; files: readonly unknown[] } {
+  if (json instanceof PlainIndex) return json.rows;
   const weightMap = (json as { weight_map?: unknown } | null)?.weight_map;
   if (typeof weightMap !== "object" || weightMap === null || Array.isArray(weightMap))
     throw new CheckpointError(
@@ -42,12 +53,21 @@ function parseIndex(index: string, json: unknown): WeightMap {
         "Save the model again, or download the index again.",
       { code: "invalid-index", details: { file: index } },
     );
+  return { names: Object.keys(weightMap), files: Object.values(weightMap) };
+}
+
+type WeightMap = WeightMapRows & { readonly shards: ReadonlySet<string> };
+
+function checkIndex(
+  index: string,
+  { names, files }: { names: readonly string[]; files: readonly unknown[] },
+): WeightMap {
   const problems = new Problems();
   const checked = new Set<string>();
-  const fileOf = weightMap as Record<string, string>;
   let last: unknown;
-  for (const tensor of Object.keys(fileOf)) {
-    const file: unknown = fileOf[tensor];
+  for (let i = 0; i < names.length; i++) {
+    const tensor = names[i]!;
+    const file = files[i];
     if (file === last) continue;
     if (typeof file === "string") last = file; // checked once for all that follow
     if (typeof file !== "string")
@@ -71,7 +91,7 @@ function parseIndex(index: string, json: unknown): WeightMap {
   });
   const pickles = [...checked].filter(isPickleName);
   if (pickles.length > 0) throw pickleError(pickles.slice(0, 8), index);
-  return { fileOf, files: checked };
+  return { names, files: files as readonly string[], shards: checked };
 }
 
 async function openShards(
@@ -90,12 +110,14 @@ async function openShards(
   );
 }
 
+type Shard = Awaited<ReturnType<typeof readEntries>>;
+
 /** Reads all headers; several damaged shards are reported together, so that they can be replaced at once. */
-async function readHeaders(sources: readonly ByteSource[], options?: ReadOptions): Promise<Checkpoint[]> {
-  const shards: Checkpoint[] = [];
+async function readHeaders(sources: readonly ByteSource[], options?: ReadOptions): Promise<Shard[]> {
+  const shards: Shard[] = [];
   const errors: CheckpointError[] = [];
   const outcomes = await mapLimited(sources, (source) =>
-    readSafetensors(source, options).catch((error: unknown) => {
+    readEntries(source, options).catch((error: unknown) => {
       if (error instanceof CheckpointError) return error;
       throw error;
     }),
@@ -117,39 +139,60 @@ async function readHeaders(sources: readonly ByteSource[], options?: ReadOptions
 
 function mergeShards(
   index: string,
-  { fileOf }: WeightMap,
-  shards: ReadonlyMap<string, Checkpoint>,
+  weightMap: WeightMap,
+  shards: ReadonlyMap<string, Shard>,
 ): Map<string, TensorEntry> {
-  const problems = new Problems();
   const tensors = new Map<string, TensorEntry>();
-  const sources = new Map<ByteSource, string>();
-  for (const [file, shard] of shards)
-    for (const [name, entry] of shard.tensors) {
-      const { size } = tensors;
-      if (size < tensors.set(name, entry).size) {
-        if (!sources.has(entry.source)) sources.set(entry.source, file);
+  const fileOf = new Map<ByteSource, string>();
+  let count = 0;
+  for (const [file, { entries }] of shards) {
+    count += entries.length;
+    for (const entry of entries) tensors.set(entry.name, entry);
+    if (entries.length > 0) fileOf.set(entries[0]!.source, file);
+  }
+  const { names, files } = weightMap;
+  const isInPlace = (name: string, i: number): boolean => {
+    const source = tensors.get(name)?.source;
+    return source !== undefined && fileOf.get(source) === files[i];
+  };
+  if (tensors.size < count || !names.every(isInPlace)) refuseInconsistent(index, weightMap, shards);
+  return tensors;
+}
+
+/** @throws CheckpointError with all tensors that are in several shards, or not where the index puts them. */
+function refuseInconsistent(
+  index: string,
+  { names, files }: WeightMapRows,
+  shards: ReadonlyMap<string, Shard>,
+): void {
+  const problems = new Problems();
+  const filesOf = new Map<string, string[]>();
+  for (const [file, { entries }] of shards)
+    for (const { name } of entries) {
+      const before = filesOf.get(name);
+      if (before === undefined) {
+        filesOf.set(name, [file]);
         continue;
       }
-      const other = [...shards].find(([, { tensors: before }]) => before.has(name))![0];
       problems.add({
         code: "duplicate-tensor",
         tensor: name,
-        shards: [other, file],
-        message: `tensor ${quote(name)} is in both ${other} and ${file}`,
+        shards: [before[0], file],
+        message: `tensor ${quote(name)} is in both ${before[0]} and ${file}`,
       });
+      before.push(file);
     }
-  for (const name of Object.keys(fileOf)) {
-    const file = fileOf[name]!;
-    const found = tensors.get(name);
-    const actual = found && sources.get(found.source);
-    if (actual === file || shards.get(file)!.tensors.has(name)) continue;
+  // Of a name that is given twice, the last file counts.
+  for (const [name, file] of new Map(names.map((name, i) => [name, files[i]!]))) {
+    const actual = filesOf.get(name);
+    if (actual?.includes(file)) continue;
     problems.add({
       code: "missing-tensor",
       tensor: name,
       shard: file,
       message:
         `tensor ${quote(name)} should be in ${file} but is ` +
-        (actual === undefined ? "in none of the shards" : `in ${actual}`),
+        (actual === undefined ? "in none of the shards" : `in ${actual.at(-1)}`),
     });
   }
   problems.throwIfAny({
@@ -158,7 +201,6 @@ function mergeShards(
     remedy:
       "The index and the shards come from different versions or an incomplete save: download all of them again.",
   });
-  return tensors;
 }
 
 /** Maps with at most `concurrency` calls in flight; results in order; the first failure wins. */

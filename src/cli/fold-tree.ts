@@ -193,10 +193,12 @@ class Growth {
 /** One number for the shape of a module that has nothing but a matrix called weight. */
 function plainMatrix(parameters: ModuleInfo["parameters"]): number | undefined {
   if (parameters.length !== 1) return undefined;
-  const [name, shape] = parameters[0]!;
-  const [rows, columns] = shape;
-  if (name !== "weight" || shape.length !== 2 || rows! >= 2 ** 26 || columns! >= 2 ** 26) return undefined;
-  return rows! * 2 ** 26 + columns!;
+  const parameter = parameters[0]!;
+  const shape = parameter[1];
+  if (parameter[0] !== "weight" || shape.length !== 2) return undefined;
+  const rows = shape[0]!;
+  const columns = shape[1]!;
+  return rows < 2 ** 26 && columns < 2 ** 26 ? rows * 2 ** 26 + columns : undefined;
 }
 
 /** Marks by place. They come in the order of the modules as a rule, so the next places are tried first. */

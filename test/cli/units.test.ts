@@ -186,6 +186,30 @@ describe("option names in messages", () => {
     );
     expect(spell("file.maxSteps, maxStepsToo, maxSteps()")).toBe("file.maxSteps, maxStepsToo, maxSteps()");
   });
+
+  test("a long list has one line an item, and the rest stays as it is", () => {
+    const modules = Array.from({ length: 1001 }, (_, n) => ({
+      n,
+      share: n / 0,
+      name: `a\n${n}`,
+      gone: undefined,
+    }));
+    const text = toJson({ first: { a: [1] }, gone: undefined, modules, last: "b\nc" });
+    const lines = text.split("\n");
+    expect(lines).toHaveLength(1011);
+    expect(lines.slice(0, 8)).toEqual([
+      "{",
+      '  "first": {',
+      '    "a": [',
+      "      1",
+      "    ]",
+      "  },",
+      '  "modules": [',
+      '    {"n":0,"share":"NaN","name":"a\\n0"},',
+    ]);
+    expect(lines.slice(-3)).toEqual(["  ],", '  "last": "b\\nc"', "}"]);
+    expect(JSON.parse(text).modules[1000]).toEqual({ n: 1000, share: "Infinity", name: "a\n1000" });
+  });
   test("flags are dashed", () =>
     expect(["r", "adamBeta1", "loraAlpha"].map(flagName)).toEqual(["--r", "--adam-beta1", "--lora-alpha"]));
 });

@@ -115,6 +115,12 @@ function plant(tensors: readonly TensorInfo[]): Node[] {
   };
   for (const tensor of tensors) {
     const { name } = tensor;
+    if (name.endsWith(".weight")) {
+      // nearly all
+      const length = name.length - ".weight".length;
+      (length === 0 ? root : nodeAt(name, length)).own.add("weight", tensor);
+      continue;
+    }
     if (name.includes(".weight.") && isQuantizationState(name)) {
       nodeAt(name, name.lastIndexOf(".weight.")).hasQuantizationState = true;
       continue;

@@ -1,3 +1,5 @@
+import { parentOf } from "../python.ts";
+import { ownSizes } from "../structure/sizes.ts";
 import { type ModuleInfo, type NamedShape, parseTreeConfig } from "../tree.ts";
 import { growModules } from "./grow.ts";
 import { renameTensors } from "./rename.ts";
@@ -76,12 +78,15 @@ function countParameters(
   modules: readonly ModuleInfo[],
   tiedWeights: readonly (readonly [string, string])[],
 ): number {
-  const tied = new Set(tiedWeights.map(([name]) => name));
   let count = 0;
+  for (const size of ownSizes(modules)) count += size;
+  if (tiedWeights.length === 0) return count;
+  const tied = new Set(tiedWeights.map(([name]) => name));
+  const holders = new Set(tiedWeights.map(([name]) => parentOf(name)));
   for (const { name, parameters } of modules)
-    for (const [parameter, shape] of parameters)
-      if (tied.size === 0 || !tied.has(name === "" ? parameter : `${name}.${parameter}`))
-        count += sizeOf(shape);
+    if (holders.has(name))
+      for (const [parameter, shape] of parameters)
+        if (tied.has(name === "" ? parameter : `${name}.${parameter}`)) count -= sizeOf(shape);
   return count;
 }
 

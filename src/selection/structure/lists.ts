@@ -27,7 +27,8 @@ export function findLists(tree: ModuleTree): NumberedList[] {
   const leaf = (index: number): string => leafOf(modules[index]!.name);
   const lists = new Map<string, NumberedList>();
   for (const [parent, items] of children) {
-    if (!number.test(leaf(items[0]!))) continue; // most modules are no lists
+    const last = modules[items[0]!]!.name.charCodeAt(modules[items[0]!]!.name.length - 1);
+    if (!(last >= 48 && last <= 57) || !number.test(leaf(items[0]!))) continue; // most modules are no lists
     const names = items.map(leaf);
     if (!names.every((name) => number.test(name))) continue;
     const path = parentOf(modules[items[0]!]!.name);
