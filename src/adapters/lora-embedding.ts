@@ -7,7 +7,7 @@ import { adapterKey, adapterParameter, LoraLayer, type LoraLayerOptions } from "
 /**
  * Frozen embedding plus low-rank update: y = c·(W[ids] + s·(Aᵀ[ids]) Bᵀ), c the embedding's own scale where it has one.
  * Shapes: ids [...], A [r, rows], B [dimension, r], y [..., dimension]. A starts at zero, B at N(0, 1), unlike linear layers.
- * Every row of A has a gradient. In PyTorch the padding token's has none, which shows where something depends on padding.
+ * The padding token's column of A gets no gradient, as its row of W would get none.
  * Source: PEFT tuners/lora/layer.py, Embedding.
  */
 export class LoraEmbedding extends LoraLayer<Embedding> {
@@ -31,7 +31,8 @@ export class LoraEmbedding extends LoraLayer<Embedding> {
   override forward(ids: Value): Value {
     const { base_layer: embedding, scaling } = this;
     const base = embedding.forward(ids);
-    const low = op.gather(op.transposeLast(this.lora_embedding_A.value), ids);
+    const { paddingIndex } = embedding;
+    const low = op.gather(op.transposeLast(this.lora_embedding_A.value), ids, 0, { paddingIndex });
     const alpha = embedding instanceof ScaledEmbedding ? scaling * embedding.scale : scaling;
     const update = op.gemm(toRows(low), this.lora_embedding_B.value, { alpha, transB: true });
     return op.add(base, fromRows(update, low));

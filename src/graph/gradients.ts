@@ -6,7 +6,7 @@ import type { AttributesOf, InputsOf, OpName } from "./ops/signatures.ts";
 import { convRule, convTransposeRule } from "./rules/convolution.ts";
 import { layerNormRule, rmsRule } from "./rules/norms.ts";
 import { type Cotangent, type Rule, type RuleFor, unsupported, zero } from "./rules/rule.ts";
-import { dimValue, type Node, type Value } from "./value.ts";
+import { dimValue, type Node, scalar, type Value } from "./value.ts";
 
 const allZero: Rule<readonly (Value | undefined)[], object> = ({ inputs }) => inputs.map(() => zero);
 
@@ -48,11 +48,24 @@ const matmulRule: RuleFor<"MatMul"> = ({ inputs: [a, b], dy }) => {
   return [da, op.gemm(rows(a), rows(dy), { transA: true })];
 };
 
+/** `rows` [indices…, others…], zero where the index is `index`. */
+function withoutIndex(rows: Value, indices: Value, index: number): Value {
+  const isIndex = op.equal(indices, index);
+  const others = rows.rank - indices.rank;
+  const mask = op.reshape(isIndex, [...indices.shape, ...Array<number>(others).fill(1)]);
+  return op.where(mask, scalar(0, rows.dtype), rows);
+}
+
 // Rows are gathered, so rows of dy are added where they came from.
-const gatherRule: RuleFor<"Gather"> = ({ inputs: [data, indices], attributes: { axis }, dy }) => {
+const gatherRule: RuleFor<"Gather"> = ({
+  inputs: [data, indices],
+  attributes: { axis, paddingIndex },
+  dy,
+}) => {
   const indexAxes = indices.shape.map((_, i) => axis + i);
   const others = dy.shape.map((_, i) => i).filter((i) => !indexAxes.includes(i));
-  const rows = axis === 0 ? dy : op.transpose(dy, [...indexAxes, ...others]);
+  const all = axis === 0 ? dy : op.transpose(dy, [...indexAxes, ...others]);
+  const rows = paddingIndex === undefined ? all : withoutIndex(all, indices, paddingIndex);
   const perm = toFront(data.rank, axis);
   const sums = op.scatterRowsAdd(
     zerosLike(

@@ -25,10 +25,14 @@ import {
   Seq2SeqLM,
 } from "./seq2seq-lm.ts";
 
-const tokenEmbedding = ({ vocabSize, hiddenSize, embedScale }: BartSettings, shared?: Embedding): Embedding =>
+const tokenEmbedding = (
+  { vocabSize, hiddenSize, embedScale, padTokenId }: BartSettings,
+  shared?: Embedding,
+): Embedding =>
   new ScaledEmbedding(vocabSize, hiddenSize, {
     className: "BartScaledWordEmbedding",
     scale: embedScale,
+    paddingIndex: padTokenId,
     ...(shared && { weight: shared.weight }),
   });
 

@@ -10,6 +10,8 @@ export type DecoderSettings = {
   readonly classPrefix: string;
   readonly vocabSize: number;
   readonly hiddenSize: number;
+  /** The row of the input embedding that is never trained. */
+  readonly padTokenId: number | null;
   readonly intermediateSize: number;
   readonly layers: number;
   readonly heads: number;
@@ -80,6 +82,7 @@ export function commonSettings(config: CommonConfig, raw: Readonly<Record<string
     modelType: config.model_type,
     vocabSize: config.vocab_size,
     hiddenSize: config.hidden_size,
+    padTokenId: config.pad_token_id ?? null,
     intermediateSize: config.intermediate_size,
     layers: config.num_hidden_layers,
     heads,

@@ -138,9 +138,9 @@ class Decoder extends Module {
 
   constructor(settings: DecoderSettings) {
     super();
-    const { classPrefix, vocabSize, hiddenSize, windows, rope } = settings;
+    const { classPrefix, vocabSize, hiddenSize, padTokenId, windows, rope } = settings;
     this.className = `${classPrefix}Model`;
-    this.embed_tokens = new Embedding(vocabSize, hiddenSize);
+    this.embed_tokens = new Embedding(vocabSize, hiddenSize, { paddingIndex: padTokenId });
     this.layers = new ModuleList(windows.map((window) => new DecoderLayer(settings, window)));
     this.norm = decoderNorm(settings);
     this.rotary_emb = new RotaryEmbedding({

@@ -2,23 +2,36 @@ import { op, type Value } from "../graph/index.ts";
 import { Layer } from "./module.ts";
 import { Parameter } from "./parameter.ts";
 
-/** y = W[ids]. Shapes: ids [...] (int64), W [rows, dimension], y [..., dimension]. */
+export type EmbeddingOptions = {
+  readonly weight?: Parameter;
+  /**
+   * The padding token, as torch's `padding_idx`: its row gets no gradient. Negative numbers count from the end; a number
+   * outside of the rows is none.
+   */
+  readonly paddingIndex?: number | null | undefined;
+};
+
+/** y = W[ids]. Shapes: ids [...] (int64), W [rows, dimension], y [..., dimension]. Source: torch.nn.Embedding. */
 export class Embedding extends Layer {
   override readonly className: string = "Embedding";
   override readonly kind = "embedding";
   readonly weight: Parameter;
   readonly rows: number;
   readonly dimension: number;
+  /** The row that gets no gradient, if there is one. */
+  readonly paddingIndex: number | undefined;
 
-  constructor(rows: number, dimension: number, weight = new Parameter([rows, dimension])) {
+  constructor(rows: number, dimension: number, { weight, paddingIndex }: EmbeddingOptions = {}) {
     super();
     this.rows = rows;
     this.dimension = dimension;
-    this.weight = weight;
+    this.weight = weight ?? new Parameter([rows, dimension]);
+    const index = paddingIndex == null ? -1 : paddingIndex < 0 ? rows + paddingIndex : paddingIndex;
+    this.paddingIndex = index >= 0 && index < rows ? index : undefined;
   }
 
   override forward(ids: Value): Value {
-    return op.gather(this.weight.value, ids);
+    return op.gather(this.weight.value, ids, 0, { paddingIndex: this.paddingIndex });
   }
 }
 
@@ -30,9 +43,9 @@ export class ScaledEmbedding extends Embedding {
   constructor(
     rows: number,
     dimension: number,
-    { className, scale, weight }: { className: string; scale: number; weight?: Parameter },
+    { className, scale, ...options }: EmbeddingOptions & { className: string; scale: number },
   ) {
-    super(rows, dimension, weight);
+    super(rows, dimension, options);
     this.className = className;
     this.scale = scale;
   }

@@ -16,6 +16,7 @@ import { AdamW } from "../../src/training/optimizers.ts";
 import { TrainingStep } from "../../src/training/step.ts";
 import { relativeL2 } from "../support/close.ts";
 import { logitsOf } from "../support/parity.ts";
+import { batchOf, type Expected } from "../support/reference-case.ts";
 import { sharedEngine } from "../support/run-graph.ts";
 import { referenceCase, temporaryFolder } from "./support.ts";
 
@@ -25,6 +26,8 @@ type Case = {
   base: string;
   settings: Record<string, unknown>;
   printed: string;
+  /** If it is not the base model's. */
+  batch?: Expected["batch"];
   loss?: number;
   trainableKeys?: string[];
   adapterKeys?: string[];
@@ -58,7 +61,8 @@ describe.each(
     const peft = await load(recorded);
     const step = await TrainingStep.create(peft.baseModel, engine());
     const lossScale = 1 / reference.expected.batchLabelTokens;
-    const { loss, gradients } = await step.run(reference.batch(), { lossScale, seed: 0 });
+    const batch = recorded.batch ? batchOf(recorded.batch) : reference.batch();
+    const { loss, gradients } = await step.run(batch, { lossScale, seed: 0 });
     await step.dispose();
     expect(Math.abs(loss / recorded.loss! - 1)).toBeLessThan(1e-5);
     expect([...gradients.keys()].sort()).toEqual(recorded.trainableKeys!.toSorted());

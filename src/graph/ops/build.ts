@@ -207,8 +207,16 @@ export const range = (start: Dim, limit: Dim, dtype: DType = "float32"): Value =
 export const full = (value: number, shape: Shape, dtype: DType = "float32"): Value =>
   expand(scalar(value, dtype), shape);
 
-export const gather = (data: Value, indices: Value, axis = 0): Value =>
-  apply("Gather", [data, indices], { axis: fromEnd(axis, data) });
+export const gather = (
+  data: Value,
+  indices: Value,
+  axis = 0,
+  { paddingIndex }: { paddingIndex?: number | undefined } = {},
+): Value =>
+  apply("Gather", [data, indices], {
+    axis: fromEnd(axis, data),
+    ...(paddingIndex !== undefined && { paddingIndex }),
+  });
 
 export const gatherElements = (data: Value, indices: Value, axis: number): Value =>
   apply("GatherElements", [data, indices], { axis: fromEnd(axis, data) });

@@ -76,7 +76,11 @@ export type OpSignatures = {
   ReduceMax: Reduction;
   ReduceLogSumExp: Reduction;
 
-  Gather: Op<readonly [data: Value, indices: Value], { readonly axis: number }>;
+  /** `paddingIndex`: what lies there along the axis has no gradient, as with torch's padding_idx. */
+  Gather: Op<
+    readonly [data: Value, indices: Value],
+    { readonly axis: number; readonly paddingIndex?: number }
+  >;
   GatherElements: Op<readonly [data: Value, indices: Value], { readonly axis: number }>;
   /** Copy of data with updates added at indices along one axis. */
   ScatterElements: Op<readonly [data: Value, indices: Value, updates: Value], { readonly axis: number }>;
