@@ -1,24 +1,43 @@
 import { moduleTreeOf } from "../adapters/module-tree.ts";
 import type { Checkpoint } from "../checkpoint/index.ts";
 import { isGraftError, listProblems, UnsupportedModelError } from "../errors.ts";
-import { buildCausalLM } from "../models/registry.ts";
+import type { LanguageModel } from "../models/language-model.ts";
+import { type BuiltModel, buildCausalLM, buildImageTextToText, buildSeq2SeqLM } from "../models/registry.ts";
 import type { ModuleTree } from "../selection/tree.ts";
+import type { ModelFamily } from "./known-types.ts";
 import type { InspectionWarning } from "./types.ts";
 
 type Json = Readonly<Record<string, unknown>>;
-export type KnownModel = { readonly tree: ModuleTree; readonly warnings: readonly InspectionWarning[] };
+export type KnownModel = {
+  readonly tree: ModuleTree;
+  readonly warnings: readonly InspectionWarning[];
+  /** A checkpoint under the names that the model has now. */
+  readonly convert: (checkpoint: Checkpoint) => Checkpoint;
+};
+
+const builders: Readonly<Record<ModelFamily, (config: unknown, file: string) => BuiltModel<LanguageModel>>> =
+  {
+    causal: buildCausalLM,
+    seq2seq: buildSeq2SeqLM,
+    "image-text": buildImageTextToText,
+  };
 
 /** The modules of a model of a known type. A setting that is not implemented is returned, not thrown. */
 export function buildKnownModel(
+  family: ModelFamily,
   config: Json,
   file: string,
   name: string,
 ): KnownModel | UnsupportedModelError {
   try {
-    const { model, warnings } = buildCausalLM(config, file);
+    const { model, warnings, config: converted, convert } = builders[family](config, file);
     const checkpoint = { name, tensors: new Map(), metadata: {} };
-    model.origin = { name, config, generationConfig: undefined, checkpoint, warnings };
-    return { tree: moduleTreeOf(model), warnings: warnings.map((message) => ({ code: "model", message })) };
+    model.origin = { name, config: converted ?? config, generationConfig: undefined, checkpoint, warnings };
+    return {
+      tree: moduleTreeOf(model),
+      warnings: warnings.map((message) => ({ code: "model", message })),
+      convert: (found) => convert?.(found).checkpoint ?? found,
+    };
   } catch (error) {
     if (isGraftError(error) && error instanceof UnsupportedModelError) return error;
     throw error;
@@ -46,13 +65,15 @@ export function compareWithWeights(
     ];
   const prefix = `${(tree.inputEmbeddings ?? "").split(".")[0]}.`;
   const isBare = tensors.size > 0 && ![...tensors.keys()].some((name) => name.startsWith(prefix));
+  const stored = (path: string): string =>
+    isBare && path.startsWith(prefix) ? path.slice(prefix.length) : path;
   const tied = new Set(tree.tiedWeights.map(([name]) => name));
-  const used = new Set<string>();
+  const used = new Set(tree.stateDict?.map(([path]) => stored(path))); // buffers are saved too
   const problems: string[] = [];
   for (const module of tree.modules)
     for (const [parameter, shape] of module.parameters) {
       const path = module.name === "" ? parameter : `${module.name}.${parameter}`;
-      const name = isBare && path.startsWith(prefix) ? path.slice(prefix.length) : path;
+      const name = stored(path);
       used.add(name);
       const found = tensors.get(name);
       if (found === undefined) {

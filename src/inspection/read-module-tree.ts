@@ -9,7 +9,7 @@ import {
 import { CheckpointError, isGraftError, SelectionError, UnsupportedModelError } from "../errors.ts";
 import { type ModuleTree, parseSkeleton } from "../selection/tree.ts";
 import { readJsonFile } from "./json-file.ts";
-import { isKnownModel } from "./known-types.ts";
+import { familyOf } from "./known-types.ts";
 import type {
   Inspection,
   InspectionOptions,
@@ -75,9 +75,9 @@ async function inspectFiles(
   const { signal, asStored = false, skipWeights = false } = options;
   const reading = signal === undefined ? {} : { signal };
   const config = given ?? (await readConfig(store, reading));
-  const isKnown = config !== undefined && !asStored && isKnownModel(config.json);
-  const known = isKnown ? await import("./known-model.ts") : undefined;
-  const built = known?.buildKnownModel(config!.json, config!.file, store.name);
+  const family = config === undefined || asStored ? undefined : familyOf(config.json);
+  const known = family === undefined ? undefined : await import("./known-model.ts");
+  const built = known?.buildKnownModel(family!, config!.json, config!.file, store.name);
   const unsupported = built instanceof UnsupportedModelError ? built : undefined;
   if (known && built !== undefined && !(built instanceof UnsupportedModelError)) {
     const found = skipWeights ? undefined : await optionalWeights(store, reading);
@@ -85,7 +85,9 @@ async function inspectFiles(
     const warnings = [
       ...built.warnings,
       ...(found instanceof CheckpointError ? [unreadable(found)] : []),
-      ...(checkpoint === undefined ? [] : known.compareWithWeights(built.tree, checkpoint, config!.json)),
+      ...(checkpoint === undefined
+        ? []
+        : known.compareWithWeights(built.tree, built.convert(checkpoint), config!.json)),
     ];
     return { tree: built.tree, source: "model", warnings, weights: checkpoint && summary(checkpoint) };
   }

@@ -8,7 +8,7 @@ import { directoryStore } from "../../src/checkpoint/node.ts";
 import { isGraftError } from "../../src/errors.ts";
 import { readModuleTree } from "../../src/inspection/index.ts";
 import { knownModelTypes } from "../../src/inspection/known-types.ts";
-import { causalModelTypes } from "../../src/models/index.ts";
+import { causalModelTypes, imageTextModelTypes, seq2seqModelTypes } from "../../src/models/index.ts";
 import { tensor } from "../../src/tensor/index.ts";
 import { serveHub } from "../support/hub-server.ts";
 
@@ -49,7 +49,11 @@ async function failure(promise: Promise<unknown>) {
 }
 
 test("the known types are those of the registry", () => {
-  expect(knownModelTypes).toEqual(causalModelTypes);
+  expect(knownModelTypes).toEqual({
+    causal: causalModelTypes,
+    seq2seq: seq2seqModelTypes,
+    "image-text": imageTextModelTypes,
+  });
 });
 
 describe("a model of a known type", () => {
@@ -61,6 +65,24 @@ describe("a model of a known type", () => {
       expect(tree.modules).toEqual(all[0]!.tree.modules);
       expect(stored).toMatchObject({ tensors: 56, files: 1, dtypes: { float32: { tensors: 56 } } });
     }
+  });
+
+  test("is an encoder-decoder, or reads pictures, in its own layout and in an older one", async () => {
+    const vectors = join(root, "test/vectors");
+    const bart = await readModuleTree(join(vectors, "seq2seq/bart-norms-and-head/model"));
+    expect([bart.source, bart.warnings, bart.tree.className]).toEqual([
+      "model",
+      [],
+      "BartForConditionalGeneration",
+    ]);
+    const folder = join(vectors, "florence2/florence2-four-stages");
+    const [native, older] = await Promise.all(
+      ["model", "older"].map((layout) => readModuleTree(join(folder, layout))),
+    );
+    expect([native!.source, native!.warnings]).toEqual(["model", []]);
+    expect([older!.source, older!.warnings]).toEqual(["model", []]);
+    const names = ({ tree }: typeof bart) => tree.modules.map(({ name, kind }) => [name, kind]);
+    expect(names(older!)).toEqual(names(native!));
   });
 
   test("needs no weights, and looks at none if told so", async () => {
