@@ -32,7 +32,7 @@ export default defineConfig([
     outputOptions: {
       chunkFileNames: "cli/chunks/[name]-[hash].js",
       // A few large chunks load in half the time of many small ones.
-      advancedChunks: {
+      codeSplitting: {
         groups: [
           { name: "zod", test: /node_modules\/zod\// },
           {
