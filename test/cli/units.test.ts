@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { loraFlags, readAdapter } from "../../src/cli/adapter-flags.ts";
+import { loraFlags } from "../../src/cli/adapter-flags.ts";
+import { readAdapter } from "../../src/cli/adapter-request.ts";
 import { bytes, clock, describeTargets, ranges, shellWord } from "../../src/cli/describe.ts";
 import { exitCodeOf, reportOf } from "../../src/cli/errors.ts";
 import { FlagProblem, type FlagValues, flagName, parseNumber } from "../../src/cli/flags.ts";

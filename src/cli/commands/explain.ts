@@ -8,14 +8,8 @@ import {
   mergeWarnings,
   structureOf,
 } from "../../selection/index.ts";
-import {
-  configFlag,
-  loraFlags,
-  loraProblems,
-  readAdapter,
-  resolveAdapter,
-  selectionFlags,
-} from "../adapter-flags.ts";
+import { configFlag, loraFlags, selectionFlags } from "../adapter-flags.ts";
+import { loraProblems, readAdapter, resolveAdapter } from "../adapter-request.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, readFlags, toggle } from "../flags.ts";
 import { renderMatrix } from "../matrix.ts";

@@ -5,14 +5,8 @@ import { type Checkpoint, openStore, readCheckpoint, safetensorsChunks } from ".
 import { type FileContents, writeDirectoryAtomic } from "../../checkpoint/node.ts";
 import { AdapterError, isGraftError } from "../../errors.ts";
 import { type ModuleTree, selectTargets } from "../../selection/index.ts";
-import {
-  configFlag,
-  loraFlags,
-  loraProblems,
-  readAdapter,
-  resolveAdapter,
-  selectionFlags,
-} from "../adapter-flags.ts";
+import { configFlag, loraFlags, selectionFlags } from "../adapter-flags.ts";
+import { loraProblems, readAdapter, resolveAdapter } from "../adapter-request.ts";
 import { bytes, describeTargets, grouped, targetJson } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, number, readFlags, text, toggle } from "../flags.ts";

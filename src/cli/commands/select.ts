@@ -10,15 +10,8 @@ import {
   type SelectionDiff,
   selectTargets,
 } from "../../selection/index.ts";
-import {
-  configFlag,
-  loraFlags,
-  loraProblems,
-  type ResolvedAdapter,
-  readAdapter,
-  resolveAdapter,
-  selectionFlags,
-} from "../adapter-flags.ts";
+import { configFlag, loraFlags, selectionFlags } from "../adapter-flags.ts";
+import { loraProblems, type ResolvedAdapter, readAdapter, resolveAdapter } from "../adapter-request.ts";
 import { costJson } from "../cost.ts";
 import { targetJson } from "../describe.ts";
 import { throwProblems } from "../errors.ts";

@@ -10,15 +10,14 @@ import {
   type TrainingOptionsInput,
   trainingOptionsSchema,
 } from "../../training/options.ts";
+import { configFlag, loraFlags } from "../adapter-flags.ts";
 import {
   type AdapterRequest,
-  configFlag,
   givenOptions,
-  loraFlags,
   loraProblems,
   readAdapter,
   resolveAdapter,
-} from "../adapter-flags.ts";
+} from "../adapter-request.ts";
 import { dataFlags, dataNotes, maxLengthFlag, openData, tokenizerFlag } from "../data-flags.ts";
 import { describeTargets } from "../describe.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
