@@ -1,6 +1,7 @@
 /** The same selection as florence2.yaml, in TypeScript: node --import tsx docs/examples/florence2.ts */
-import { compileSelection, explain } from "graftjs/selection";
+
 import { readModuleTree } from "graftjs";
+import { compileSelection, explain } from "graftjs/selection";
 
 const { tree } = await readModuleTree("test/vectors/skeletons/florence2-base.json.gz");
 
