@@ -143,7 +143,9 @@ async function run(location: string, command: Command): Promise<void> {
 
 async function diffOf(tree: ModuleTree, a: ResolvedAdapter, b: ResolvedAdapter): Promise<SelectionDiff> {
   const { diffSelections } = await import("../../selection/explain/diff.ts");
-  return diffSelections(tree, a.config.toSelection(), b.config.toSelection());
+  // a saved adapter is for inference, its parameters frozen: what training would train is compared
+  const [left, right] = [a, b].map(({ config }) => config.with({ inferenceMode: false }).toSelection());
+  return diffSelections(tree, left!, right!);
 }
 
 /** What is worth knowing about a configuration on this model; without duplicates, options as flags. */
