@@ -177,7 +177,7 @@ describe("compiled groups select, under PEFT's rules, what the groups say", () =
           if (!(error instanceof SelectionError) || !unavoidable.has(error.code)) throw error;
           const isRank = error.details["refusal"] === "rank-not-divisible-by-groups";
           if (error.code === "not-expressible" && !isRank) throw error;
-          return;
+          return fc.pre(false); // another one instead
         }
         compared++;
         const { targets } = selectTargets(tree, config);
@@ -187,6 +187,6 @@ describe("compiled groups select, under PEFT's rules, what the groups say", () =
       }),
       { numRuns: 20 },
     );
-    expect(compared).toBeGreaterThan(5);
+    expect(compared).toBeGreaterThanOrEqual(20);
   });
 });
