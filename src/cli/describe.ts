@@ -1,4 +1,5 @@
 import type { Target } from "../selection/index.ts";
+import { numberRuns } from "../selection/number-runs.ts";
 
 /**
  * Targets in a few words: "q_proj, v_proj in layers 4–5; lm_head". Those of the same layers stand together. Where lists lie
@@ -75,17 +76,10 @@ function describeBy(names: readonly string[], numberIn: (name: string) => number
 const leafOf = (name: string): string => name.slice(name.lastIndexOf(".") + 1);
 
 /** `[0, 1, 2, 5]` as "0–2, 5". */
-export function ranges(numbers: readonly number[]): string {
-  const sorted = [...new Set(numbers)].sort((a, b) => a - b);
-  const parts: string[] = [];
-  for (let start = 0; start < sorted.length; ) {
-    let end = start;
-    while (sorted[end + 1] === sorted[end]! + 1) end++;
-    parts.push(end === start ? `${sorted[start]}` : `${sorted[start]}–${sorted[end]}`);
-    start = end + 1;
-  }
-  return parts.join(", ");
-}
+export const ranges = (numbers: readonly number[]): string =>
+  numberRuns(numbers)
+    .map(([first, last]) => (first === last ? `${first}` : `${first}–${last}`))
+    .join(", ");
 
 /** What a target is in JSON. */
 export const targetJson = ({ name, r, alpha, scaling, parameters }: Target) => ({

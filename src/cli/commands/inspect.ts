@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { listProblems } from "../../errors.ts";
 import type { Inspection } from "../../inspection/index.ts";
 import { defaultTargetModules } from "../../selection/peft/defaults.ts";
-import { type Block, Structure } from "../../selection/structure/index.ts";
+import { type Block, structureOf } from "../../selection/structure/index.ts";
 import type { ModuleInfo, ModuleTree } from "../../selection/tree.ts";
 import { bytes, grouped } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
@@ -65,7 +65,7 @@ async function run(location: string, command: Command): Promise<void> {
   const match = glob === undefined ? undefined : await compileGlob(glob);
   const inspection = await readModuleTree(location, { asStored: asStored === true });
   const { tree, notices } = inspection;
-  const { blocks, towers } = new Structure(tree);
+  const { blocks, towers } = structureOf(tree);
   const shown =
     match === undefined ? tree.modules : tree.modules.filter(({ name }) => name !== "" && match(name));
   const warnings = notices.map(({ code, message }) => ({ code, message }));

@@ -2,10 +2,11 @@ import { SelectionError } from "../../errors.ts";
 import type { SelectionConfig } from "../peft/options.ts";
 import { selectTargets } from "../peft/select.ts";
 import { partsOf, Selection } from "../peft/selection.ts";
+import { structureOf } from "../structure/index.ts";
 import type { ModuleTree } from "../tree.ts";
 import { type CompiledLike, isCompiled } from "./compiled.ts";
+import { effectiveTree } from "./effective-tree.ts";
 import { foldNames } from "./fold.ts";
-import { effectiveTree, structureOf } from "./structure-of.ts";
 
 /** The values of one target. */
 export type TargetValues = {

@@ -1,3 +1,4 @@
+import { numberRuns } from "../number-runs.ts";
 import type { Structure } from "../structure/index.ts";
 
 /** Names that differ only in the numbers of layers. */
@@ -53,14 +54,7 @@ function foldTuples(tuples: readonly (readonly number[])[], depth = 0): Folded[]
 }
 
 /** `[0, 1, 2, 5]` as `0-2,5`. */
-export function numberRanges(numbers: readonly number[]): string {
-  const sorted = [...new Set(numbers)].sort((a, b) => a - b);
-  const parts: string[] = [];
-  for (let start = 0; start < sorted.length; ) {
-    let end = start;
-    while (sorted[end + 1] === sorted[end]! + 1) end++;
-    parts.push(end === start ? `${sorted[start]}` : `${sorted[start]}-${sorted[end]}`);
-    start = end + 1;
-  }
-  return parts.join(",");
-}
+export const numberRanges = (numbers: readonly number[]): string =>
+  numberRuns(numbers)
+    .map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`))
+    .join(",");

@@ -1,4 +1,5 @@
 import type { Selection } from "../peft/selection.ts";
+import { structureOf } from "../structure/index.ts";
 import { adaptableKinds, type ModuleKind, type ModuleTree } from "../tree.ts";
 import { resolveAsked } from "./asked-names.ts";
 import type { CompiledLike } from "./compiled.ts";
@@ -6,7 +7,6 @@ import { Explainer } from "./explainer.ts";
 import type { Explanation, NearMiss } from "./explanation.ts";
 import { NearestEntry } from "./near.ts";
 import { nearText } from "./rules.ts";
-import { structureOf } from "./structure-of.ts";
 
 type Group = CompiledLike["groups"][number];
 type Entry = Group["entries"][number];

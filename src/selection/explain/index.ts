@@ -1,3 +1,4 @@
+export { structureOf } from "../structure/index.ts";
 export type { TakingEntry } from "./attribution.ts";
 export type { CompiledLike } from "./compiled.ts";
 export { type DifferingTarget, diffSelections, type SelectionDiff, type TargetValues } from "./diff.ts";
@@ -9,4 +10,3 @@ export { GroupExplainer } from "./group-explainer.ts";
 export type { LintWarning } from "./lint/context.ts";
 export { lintSelection, mergeWarnings } from "./lint/lint.ts";
 export { type MatrixRow, matrixOf, type SelectionMatrix } from "./matrix.ts";
-export { structureOf } from "./structure-of.ts";

@@ -1,11 +1,12 @@
 import { partsOf, type Selection } from "../peft/selection.ts";
 import { leafOf } from "../python.ts";
 import type { NumberedList } from "../structure/index.ts";
+import { structureOf } from "../structure/index.ts";
 import type { ModuleTree } from "../tree.ts";
 import { type Attribution, attributeGroups, attributeSelection, type TakingEntry } from "./attribution.ts";
 import { type CompiledLike, isCompiled } from "./compiled.ts";
+import { effectiveTree } from "./effective-tree.ts";
 import type { Explanation } from "./explanation.ts";
-import { effectiveTree, structureOf } from "./structure-of.ts";
 
 /** What one entry took. */
 export type MatrixRow = TakingEntry & {

@@ -10,7 +10,7 @@ import {
 import type { Names, PatternTable, SelectionConfig } from "../peft/options.ts";
 import { matchesPart, PatternLookup, Patterns } from "../peft/patterns.ts";
 import { leafOf } from "../python.ts";
-import { Structure } from "../structure/index.ts";
+import { structureOf } from "../structure/index.ts";
 import { adaptableKinds, type ModuleInfo, type ModuleTree } from "../tree.ts";
 import type { PlacedEntry } from "./entries.ts";
 import { parseEntry } from "./entry.ts";
@@ -105,7 +105,6 @@ function checkOptions(spec: GroupedSelection, problems: GroupProblems): void {
 }
 
 function modelOf(tree: ModuleTree, spec: GroupedSelection): Model {
-  let structure: Structure | undefined;
   const isMamba = mambaModelTypes.has(tree.modelType);
   const patterns = new Patterns(new Warnings());
   const heads = spec.taskType === "SEQ_CLS" ? headsByTaskType["SEQ_CLS"]! : [];
@@ -114,7 +113,7 @@ function modelOf(tree: ModuleTree, spec: GroupedSelection): Model {
   return {
     modules: tree.modules,
     linear: linearNames(tree, spec),
-    structure: () => (structure ??= new Structure(tree)),
+    structure: () => structureOf(tree),
     canCarry: ({ name, kind }: ModuleInfo) =>
       adaptableKinds.has(kind) && !(isMamba && mambaForbiddenLeaves.has(leafOf(name))),
     isSaved: (name) => saved.some((entry) => matchesPart(patterns, entry, name, "modulesToSave")),

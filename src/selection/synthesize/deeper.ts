@@ -1,4 +1,5 @@
 import { SelectionError } from "../../errors.ts";
+import { numberRuns } from "../number-runs.ts";
 import type { SelectionConfig } from "../peft/options.ts";
 import { selectTargets } from "../peft/select.ts";
 import { leafOf } from "../python.ts";
@@ -137,23 +138,12 @@ const layersText = (numbers: readonly number[]): string =>
   `${numbers.length === 1 ? "layer" : "layers"} ${ranges(numbers)}`;
 
 /** `0–3, 7`. */
-function ranges(numbers: readonly number[]): string {
-  const texts: string[] = [];
-  for (let i = 0; i < numbers.length; ) {
-    let end = i;
-    while (end + 1 < numbers.length && numbers[end + 1] === numbers[end]! + 1) end++;
-    texts.push(
-      end - i >= 2
-        ? `${numbers[i]}–${numbers[end]}`
-        : numbers
-            .slice(i, end + 1)
-            .map(String)
-            .join(", "),
-    );
-    i = end + 1;
-  }
-  return texts.join(", ");
-}
+const ranges = (numbers: readonly number[]): string =>
+  numberRuns(numbers)
+    .map(([first, last]) =>
+      last - first >= 2 ? `${first}–${last}` : first === last ? `${first}` : `${first}, ${last}`,
+    )
+    .join(", ");
 
 const shownLeaves = 4;
 

@@ -1,4 +1,4 @@
-import { Structure } from "../structure/index.ts";
+import { type Structure, structureOf } from "../structure/index.ts";
 import type { ModuleTree } from "../tree.ts";
 
 /** Stands for the number of a list's item in the parts of a shape. */
@@ -23,7 +23,7 @@ export class Places {
   readonly #places = new Map<string, Place>();
 
   constructor(tree: ModuleTree) {
-    this.structure = new Structure(tree);
+    this.structure = structureOf(tree);
     for (const { name } of tree.modules) this.#places.set(name, this.#find(name));
   }
 

@@ -7,8 +7,9 @@ import { selectTargets } from "../../peft/select.ts";
 import { partsOf, type Selection } from "../../peft/selection.ts";
 import { leafOf } from "../../python.ts";
 import type { Structure } from "../../structure/index.ts";
+import { structureOf } from "../../structure/index.ts";
 import type { ModuleTree } from "../../tree.ts";
-import { effectiveTree, structureOf } from "../structure-of.ts";
+import { effectiveTree } from "../effective-tree.ts";
 
 /** Something in a configuration that was probably not meant, or is worth knowing. */
 export type LintWarning = {

@@ -1,19 +1,6 @@
 import type { LiveKind } from "../peft/live.ts";
 import type { Preparation } from "../peft/prepare.ts";
-import { Structure } from "../structure/index.ts";
 import { type ModuleKind, type ModuleTree, moduleKinds } from "../tree.ts";
-
-const structures = new WeakMap<ModuleTree, Structure>();
-
-/** The structure of a tree, found once. */
-export function structureOf(tree: ModuleTree): Structure {
-  let structure = structures.get(tree);
-  if (structure === undefined) {
-    structure = new Structure(tree);
-    structures.set(tree, structure);
-  }
-  return structure;
-}
 
 const effective = new WeakMap<Preparation, ModuleTree>();
 
