@@ -16,7 +16,7 @@ const direct = {
   data: ["tensor"],
   processing: ["data", "regex"],
   training: ["models", "adapters", "runtime", "data"],
-  generation: ["models", "adapters", "runtime"],
+  generation: ["models", "adapters", "runtime", "processing"],
 };
 
 const allowed = (folder, seen = new Set([folder])) => {

@@ -1,7 +1,7 @@
 export { BatchSampler, type BatchSamplerOptions } from "./batch-sampler.ts";
 export { blobSource, textSource } from "./byte-source.ts";
 export { type ChatMessage, ChatTemplate } from "./chat-template.ts";
-export { type CollateOptions, collate } from "./collate.ts";
+export { type CollateOptions, collate, type LabelLayout } from "./collate.ts";
 export { concatDatasets, type HeldOut, memoryDataset, splitDataset, subset } from "./combine.ts";
 export { type DataLocation, type OpenDatasetOptions, openDataset } from "./open-dataset.ts";
 export { exampleLengths, type LoadedBatch, loadBatches, type PrefetchOptions, prefetch } from "./prefetch.ts";
@@ -19,4 +19,6 @@ export {
   type Example,
   type FileStore,
   IGNORED_LABEL,
+  type ImageSource,
+  type RowProcessor,
 } from "./types.ts";

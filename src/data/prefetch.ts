@@ -1,5 +1,5 @@
-import { type CollateOptions, collate } from "./collate.ts";
-import type { Batch, Dataset } from "./types.ts";
+import { type CollateOptions, collate, pictureSize } from "./collate.ts";
+import type { Batch, Dataset, Example } from "./types.ts";
 
 export type PrefetchOptions = {
   /** Results that may be under way or waiting at once. Default 2. */
@@ -47,8 +47,15 @@ export async function* prefetch<Item, Result>(
   }
 }
 
-/** A batch and the indices of its examples in the dataset. */
-export type LoadedBatch = Batch & { indices: number[] };
+/** A batch of examples: in one part, or one for each size of picture. */
+export type LoadedBatch = {
+  parts: readonly Batch[];
+  /** Of its examples in the dataset. */
+  indices: number[];
+  /** Sums over the parts. */
+  tokens: number;
+  labelTokens: number;
+};
 
 /** Batches of a dataset, read, tokenized and padded ahead of their use. `batches` is usually a BatchSampler. */
 export const loadBatches = (
@@ -60,10 +67,25 @@ export const loadBatches = (
     batches,
     async (indices) => {
       const examples = await Promise.all(indices.map((index) => dataset.get(index)));
-      return { ...collate(examples, options), indices };
+      const parts = bySize(examples).map((part) => collate(part, options));
+      const sum = (key: "tokens" | "labelTokens"): number =>
+        parts.reduce((total, part) => total + part[key], 0);
+      return { parts, indices, tokens: sum("tokens"), labelTokens: sum("labelTokens") };
     },
     options,
   );
+
+/** Examples with pictures of one size, or without any, together, in the order in which the sizes occur. */
+function bySize(examples: readonly Example[]): Example[][] {
+  const groups = new Map<string | undefined, Example[]>();
+  for (const example of examples) {
+    const size = pictureSize(example);
+    const group = groups.get(size);
+    if (group) group.push(example);
+    else groups.set(size, [example]);
+  }
+  return [...groups.values()];
+}
 
 /** Tokens of every example, for BatchSampler's `lengths`; reads the whole dataset once. */
 export async function exampleLengths(

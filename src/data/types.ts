@@ -1,12 +1,18 @@
 import type { Tensor } from "../tensor/index.ts";
+import type { Place } from "./problem.ts";
 
 /** The label that the loss leaves out, PyTorch's `ignore_index`. */
 export const IGNORED_LABEL = -100;
 
-/** One training example. `labels` is as long as `inputIds`, not shifted, and -100 where nothing is learned. */
+/**
+ * One training example. `labels` is -100 where nothing is learned. For a model that continues its input it is as long as
+ * `inputIds`, and not shifted; for an encoder–decoder it is what the decoder is to write, of any length.
+ */
 export type Example = {
   inputIds: Int32Array | number[];
   labels: number[];
+  /** The picture that the input is about, as the model reads it: [channels, height, width]. */
+  pixelValues?: Tensor<"float32">;
   /** Where it came from, for messages: the file, and the line (from 1) if the file has lines. */
   file?: string;
   line?: number;
@@ -45,12 +51,33 @@ export type Batch = {
   inputIds: Tensor<"int64">;
   /** [B, S]; 1 for real tokens, 0 for padding. */
   attentionMask: Tensor<"int64">;
-  /** [B, S]; not shifted, -100 where nothing is learned. */
+  /** [B, S], not shifted, or for an encoder–decoder [B, T]; -100 where nothing is learned. */
   labels: Tensor<"int64">;
-  /** Real tokens, without padding. */
+  /** [images, channels, height, width]: the pictures of all examples that have one, in their order. */
+  pixelValues?: Tensor<"float32">;
+  /** Real tokens of the input, without padding. */
   tokens: number;
-  /** Labels that count after the shift: how many of labels[:, 1:] are not -100. */
+  /** Labels that count: how many of labels[:, 1:], or for an encoder–decoder of labels, are not -100. */
   labelTokens: number;
+};
+
+/** A picture as a row names it. */
+export type ImageSource =
+  | { readonly path: string }
+  | { readonly bytes: Uint8Array; readonly name: string }
+  | { readonly url: string }; // data:
+
+/** What rows with pictures need beyond a tokenizer; a model's processor provides it. */
+export type RowProcessor = {
+  /** Token ids of a prompt behind its picture's placeholders, special tokens included. @throws DataError */
+  encodePrompt(prompt: string, place: Place): number[];
+  /** Token ids of what is to be written, special tokens included. */
+  encodeCompletion(text: string): number[];
+  /** A picture as the model reads it: [channels, height, width]. @throws DataError */
+  readPixels(image: ImageSource, place: Place): Promise<Tensor<"float32">>;
+  /** The cheap checks: that it is there, and that it begins as a picture of a sensible size. @throws DataError */
+  checkImage(image: ImageSource, place: Place): Promise<void>;
+  close?(): Promise<void>;
 };
 
 /** Random access to the bytes of a file; what `checkpoint/` calls by the same name fits. */

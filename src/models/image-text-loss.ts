@@ -2,7 +2,8 @@ import { DataError } from "../errors.ts";
 import { dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { type ImageSize, type ImageTextToTextLM, imageInputs } from "./image-text-lm.ts";
-import { lossOf, randomBits, type Seq2SeqBatch, seq2seqFeeds } from "./seq2seq-loss.ts";
+import { randomBits } from "./loss.ts";
+import { lossOf, type Seq2SeqBatch, seq2seqFeeds } from "./seq2seq-loss.ts";
 
 /** A batch of prompts with pictures of one size, and what is to be written about them. */
 export type ImageTextBatch = Seq2SeqBatch & {

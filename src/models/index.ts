@@ -1,9 +1,11 @@
 export { BartDecoder, BartEncoder, BartForConditionalGeneration, BartModel } from "./bart.ts";
 export { type BartSettings, readBartConfig, type TowerSettings } from "./bart-config.ts";
 export { type CacheLayout, type CausalInputs, CausalLM, causalInputs } from "./causal-lm.ts";
+export { type CausalBatch, causalFeeds, causalLoss, causalNoise } from "./causal-loss.ts";
 export { Florence2ForConditionalGeneration } from "./florence2.ts";
 export { type Florence2Settings, readFlorence2Config } from "./florence2-config.ts";
-export { nativeFlorence2Config, nativeFlorence2Name, olderFlorence2Name } from "./florence2-layout.ts";
+export { nativeFlorence2Config } from "./florence2-layout.ts";
+export { nativeFlorence2Name, olderFlorence2Name } from "./florence2-names.ts";
 export {
   type ImageInputs,
   type ImageSize,
@@ -19,11 +21,18 @@ export {
   imageTextNoise,
 } from "./image-text-loss.ts";
 export { LanguageModel, type ModelOrigin } from "./language-model.ts";
-export { AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM } from "./load.ts";
+export {
+  AutoModelForCausalLM,
+  AutoModelForImageTextToText,
+  AutoModelForSeq2SeqLM,
+  loadLanguageModel,
+} from "./load.ts";
+export { olderLayoutOf } from "./older-layouts.ts";
 export {
   type BuiltModel,
   buildCausalLM,
   buildImageTextToText,
+  buildLanguageModel,
   buildSeq2SeqLM,
   causalModelTypes,
   imageTextModelTypes,

@@ -14,7 +14,13 @@ import type { DType } from "../tensor/index.ts";
 import type { CausalLM } from "./causal-lm.ts";
 import type { ImageTextToTextLM } from "./image-text-lm.ts";
 import type { LanguageModel } from "./language-model.ts";
-import { type BuiltModel, buildCausalLM, buildImageTextToText, buildSeq2SeqLM } from "./registry.ts";
+import {
+  type BuiltModel,
+  buildCausalLM,
+  buildImageTextToText,
+  buildLanguageModel,
+  buildSeq2SeqLM,
+} from "./registry.ts";
 import type { Seq2SeqLM } from "./seq2seq-lm.ts";
 
 const weightDtypes: ReadonlySet<DType> = new Set(["float32", "float16", "bfloat16"]);
@@ -88,6 +94,14 @@ export const AutoModelForImageTextToText = {
     return loadModel(location, buildImageTextToText);
   },
 };
+
+/**
+ * Loads whatever kind of model the config.json at a location describes: a `CausalLM`, a `Seq2SeqLM` or an `ImageTextToTextLM`.
+ * @throws CheckpointError if files are missing, malformed or do not fit the configuration.
+ * @throws UnsupportedModelError for a model type or setting that is not implemented.
+ */
+export const loadLanguageModel = (location: string | FileStore): Promise<LanguageModel> =>
+  loadModel(location, buildLanguageModel);
 
 /**
  * Gives every parameter and buffer its tensor. Names may lack the base model's prefix, as in checkpoints of the bare model.

@@ -59,6 +59,10 @@ export const buildSeq2SeqLM = (config: unknown, file: string): BuiltModel<Seq2Se
 export const buildImageTextToText = (config: unknown, file: string): BuiltModel<ImageTextToTextLM> =>
   build(imageTextModels, config, file);
 
+/** Any model that can be trained. @throws UnsupportedModelError as the others. */
+export const buildLanguageModel = (config: unknown, file: string): BuiltModel<LanguageModel> =>
+  build<LanguageModel>({ ...causalModels, ...seq2seqModels, ...imageTextModels }, config, file);
+
 function build<M extends LanguageModel>(models: Registry<M>, config: unknown, file: string): BuiltModel<M> {
   const implemented = Object.keys(models);
   const raw = config as Readonly<Record<string, unknown>>;

@@ -1,11 +1,8 @@
 import { type Dim, dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
 import { withDropoutNoise } from "../nn/index.ts";
-import { numel, type Tensor, tensor } from "../tensor/index.ts";
-import { seededGenerator } from "../tensor/random.ts";
+import { type Tensor, tensor } from "../tensor/index.ts";
+import { crossEntropy, IGNORED, labelFeeds, randomBits, toMask } from "./loss.ts";
 import { type Seq2SeqInputs, type Seq2SeqLM, seq2seqInputs } from "./seq2seq-lm.ts";
-
-/** Label of a place that nothing is learned from. */
-const IGNORED = -100n;
 
 /** A batch of texts and what is to be written about them. Unlike a causal model's, labels are not shifted by the loss. */
 export type Seq2SeqBatch = {
@@ -72,12 +69,6 @@ export function lossOf(
   });
 }
 
-/** Sum over rows of ln Σ exp(x) - x_target. Shapes: logits [labels, vocabulary], targets [labels], result []. */
-function crossEntropy(logits: Value, targets: Value): Value {
-  const picked = op.gatherElements(logits, op.unsqueeze(targets, 1), 1);
-  return op.reduceSum(op.sub(op.reduceLogSumExp(logits), picked), { axes: [0, 1], keepdims: false });
-}
-
 /** What the graph inputs of `seq2seqLoss` are fed; `lossScale` is by default 1 / labels. */
 export function seq2seqFeeds(
   model: Seq2SeqLM,
@@ -87,7 +78,7 @@ export function seq2seqFeeds(
   const { padTokenId, decoderStartTokenId } = model;
   const places: bigint[] = [];
   for (const [i, label] of labels.data.entries()) if (label !== IGNORED) places.push(BigInt(i));
-  const targets = labels.data.filter((label) => label !== IGNORED);
+  const targets = [...labels.data].filter((label) => label !== IGNORED);
   return {
     input_ids: inputIds,
     attention_mask: toMask(attentionMask),
@@ -95,30 +86,10 @@ export function seq2seqFeeds(
     decoder_attention_mask: decoderAttentionMask
       ? toMask(decoderAttentionMask)
       : tensor("float32", labels.shape, new Float32Array(labels.data.length).fill(1)),
-    label_positions: tensor("int64", [places.length], BigInt64Array.from(places)),
-    label_targets: tensor("int64", [places.length], targets),
-    loss_scale: tensor("float32", [], Float32Array.of(lossScale ?? 1 / places.length)),
+    ...labelFeeds(places, targets, lossScale ?? 1 / places.length),
   };
 }
-
-const toMask = ({ shape, data }: Tensor<"int64">): Tensor<"float32"> =>
-  tensor("float32", shape, Float32Array.from(data, Number));
 
 /** Random bits for a batch's dropout masks: a function of the seed alone, so that a resumed run repeats them. */
 export const seq2seqNoise = ({ inputIds, labels }: Seq2SeqBatch, seed: number): Record<string, Tensor> =>
   randomBits({ dropout_noise: inputIds.shape, decoder_dropout_noise: labels.shape }, seed);
-
-/** Random int32 tensors of the given shapes, one after the other. */
-export function randomBits(
-  shapes: Readonly<Record<string, readonly number[]>>,
-  seed: number,
-): Record<string, Tensor> {
-  const generator = seededGenerator(seed);
-  const bits = (shape: readonly number[]): Tensor<"int32"> =>
-    tensor(
-      "int32",
-      shape,
-      Int32Array.from({ length: numel(shape) }, () => generator.next()),
-    );
-  return Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, bits(shape)]));
-}

@@ -1,7 +1,9 @@
 import { BatchSampler, type Dataset, loadBatches } from "../data/index.ts";
 import { DataError } from "../errors.ts";
-import type { CausalLM } from "../models/index.ts";
+import type { LanguageModel } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
+import { checkedDataset } from "./checked-dataset.ts";
+import { objectiveOf } from "./objective.ts";
 import { EvaluationStep } from "./step.ts";
 
 export type EvaluateOptions = {
@@ -33,7 +35,7 @@ export type EvaluationResult = {
  * @throws DataError if no token of the dataset has a label.
  */
 export async function evaluate(
-  model: CausalLM,
+  model: LanguageModel,
   dataset: Dataset,
   options: EvaluateOptions,
 ): Promise<EvaluationResult> {
@@ -43,12 +45,13 @@ export async function evaluate(
   let [sum, labelTokens, done] = [0, 0, 0];
   try {
     const sampler = new BatchSampler({ length: dataset.length, batchSize, shuffle: false });
-    for await (const batch of loadBatches(dataset, sampler, {
+    for await (const batch of loadBatches(checkedDataset(dataset, { model }), sampler, {
       padTokenId,
       side,
+      labels: objectiveOf(model).labels,
       ...(signal && { signal }),
     })) {
-      sum += await step.run(batch);
+      for (const part of batch.parts) sum += await step.run(part);
       labelTokens += batch.labelTokens;
       done += batch.indices.length;
       onProgress?.(done, dataset.length);

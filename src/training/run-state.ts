@@ -1,7 +1,7 @@
 import type { PeftModel } from "../adapters/index.ts";
 import { readTensorAsFloat32, type TensorEntry } from "../checkpoint/index.ts";
 import type { BatchSampler, Dataset } from "../data/index.ts";
-import type { CausalLM } from "../models/index.ts";
+import type { LanguageModel } from "../models/index.ts";
 import { hashText } from "../tensor/random.ts";
 import type { StepEnd } from "./callbacks.ts";
 import { optionsFingerprint, type TrainingOptions } from "./options.ts";
@@ -11,7 +11,7 @@ import { version } from "./version.ts";
 /** What the first state of a run, and its fingerprint, follow from. */
 type Described = {
   readonly settings: TrainingOptions;
-  readonly model: PeftModel<CausalLM>;
+  readonly model: PeftModel<LanguageModel>;
   readonly trainDataset: Dataset;
   readonly evalDataset: Dataset | undefined;
 };

@@ -1,6 +1,6 @@
 import { loadAdapterTensors, type PeftModel } from "../adapters/index.ts";
 import { BatchSampler, type Dataset, exampleLengths, type LoadedBatch, loadBatches } from "../data/index.ts";
-import type { CausalLM } from "../models/index.ts";
+import type { LanguageModel } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { mixSeeds } from "../tensor/random.ts";
@@ -10,6 +10,7 @@ import { clipGradNorm } from "./clip-grad-norm.ts";
 import { EarlyStopping } from "./early-stopping.ts";
 import { evaluate } from "./evaluate.ts";
 import type { MetricsWriter } from "./metrics.ts";
+import { objectiveOf } from "./objective.ts";
 import { AdamW } from "./optimizers.ts";
 import type { TrainingOptions } from "./options.ts";
 import { diverged, withoutLabels } from "./run-errors.ts";
@@ -21,7 +22,7 @@ import { TrainingStep } from "./step.ts";
 
 /** What a run is given. */
 export type RunContext = {
-  readonly model: PeftModel<CausalLM>;
+  readonly model: PeftModel<LanguageModel>;
   readonly trainDataset: Dataset;
   readonly evalDataset: Dataset | undefined;
   readonly padTokenId: number;
@@ -250,7 +251,8 @@ export class Run {
       context: { settings },
     } = this;
     const { trainDataset: dataset, padTokenId, signal } = this.context;
-    const collating = { padTokenId, side: settings.paddingSide, ...(signal && { signal }) };
+    const { labels } = objectiveOf(this.context.model.baseModel);
+    const collating = { padTokenId, side: settings.paddingSide, labels, ...(signal && { signal }) };
     for (;;) {
       let group: LoadedBatch[] = [];
       let left = state.batchesPerEpoch - state.batchInEpoch;
@@ -271,18 +273,21 @@ export class Run {
       state,
       context: { settings },
     } = this;
+    await this.parts.step.prepare(batches[0]!.parts[0]!);
     const started = performance.now();
     const labelTokens = batches.reduce((sum, batch) => sum + batch.labelTokens, 0);
     if (labelTokens === 0) throw withoutLabels(this.context.trainDataset.name, state.step + 1, batches);
     let loss = 0;
     const gradients = new Map<string, Tensor<"float32">>();
-    for (const [micro, batch] of batches.entries()) {
-      if (batch.labelTokens === 0) continue;
-      const seed = mixSeeds([settings.seed, state.step, micro]);
-      const result = await this.parts.step.run(batch, { lossScale: 1 / labelTokens, seed });
-      loss += result.loss;
-      for (const [name, values] of result.gradients) accumulate(gradients, name, values, this.parts.weights);
-    }
+    for (const [micro, { parts }] of batches.entries())
+      for (const [index, part] of parts.entries()) {
+        if (part.labelTokens === 0) continue;
+        const seed = mixSeeds([settings.seed, state.step, micro, ...(index > 0 ? [index] : [])]);
+        const result = await this.parts.step.run(part, { lossScale: 1 / labelTokens, seed });
+        loss += result.loss;
+        for (const [name, values] of result.gradients)
+          accumulate(gradients, name, values, this.parts.weights);
+      }
     const gradNorm = clipGradNorm(gradients, settings.maxGradNorm);
     if (!Number.isFinite(loss) || !Number.isFinite(gradNorm))
       throw diverged({

@@ -1,9 +1,11 @@
 import type { Batch } from "../data/index.ts";
-import type { CausalLM } from "../models/index.ts";
+import type { ImageSize, LanguageModel } from "../models/index.ts";
 import type { Parameter } from "../nn/index.ts";
 import type { Engine, Session } from "../runtime/index.ts";
-import { batchFeeds, noiseFeed } from "./feeds.ts";
-import { gradientName, lossProgram, trainingProgram } from "./program.ts";
+import type { Tensor } from "../tensor/index.ts";
+import { type Objective, objectiveOf } from "./objective.ts";
+import { gradientName, trainedParameters, trainingProgram } from "./program.ts";
+import { Sessions } from "./sessions.ts";
 
 export type StepResult = {
   /** scale · Σ of the label tokens' losses. */
@@ -16,64 +18,91 @@ export type StepResult = {
 export class TrainingStep {
   /** What it has gradients for, in the order of the module tree. */
   readonly trained: readonly Parameter[];
-  private readonly model: CausalLM;
-  private readonly session: Session;
+  private readonly model: LanguageModel;
+  private readonly objective: Objective;
+  private readonly sessions: Sessions;
 
-  private constructor(model: CausalLM, session: Session, trained: readonly Parameter[]) {
+  private constructor(model: LanguageModel, engine: Engine) {
     this.model = model;
-    this.session = session;
-    this.trained = trained;
+    this.objective = objectiveOf(model);
+    this.trained = trainedParameters(model);
+    this.sessions = new Sessions(engine);
   }
 
-  /** Builds the graph for whatever the model trains, and loads it. */
-  static async create(model: CausalLM, engine: Engine): Promise<TrainingStep> {
-    const { outputs, trained } = trainingProgram(model);
-    return new TrainingStep(model, await engine.createSession(outputs), trained);
+  /** Builds the graph for whatever the model trains, and loads it; the graph of a model that reads pictures with the first batch. */
+  static async create(model: LanguageModel, engine: Engine): Promise<TrainingStep> {
+    const step = new TrainingStep(model, engine);
+    if (!step.objective.readsPictures) await step.session(undefined);
+    return step;
+  }
+
+  /** Loads what a batch needs; `run` does so too. */
+  async prepare(batch: Batch): Promise<void> {
+    await this.session(this.objective.imageSize(batch));
   }
 
   /** Loss and gradients of a batch at the parameters' current values. `seed` decides the dropout masks. */
   async run(batch: Batch, { lossScale, seed }: { lossScale: number; seed: number }): Promise<StepResult> {
-    const { outputs } = await this.session.run({
-      ...(await this.model.parameterFeeds()),
-      ...batchFeeds(this.model, batch, lossScale),
-      ...noiseFeed(batch, seed),
+    const { model, objective } = this;
+    const feeds = objective.feeds(batch, { lossScale });
+    const session = await this.session(objective.imageSize(batch));
+    const { outputs } = await session.run({
+      ...(await model.parameterFeeds()),
+      ...feeds,
+      ...objective.noise(batch, seed),
     });
     const gradients = new Map<string, Float32Array>();
     for (const parameter of this.trained)
       gradients.set(parameter.name, outputs[gradientName(parameter)]!.data as Float32Array);
-    return { loss: (outputs["loss"]!.data as Float32Array)[0]!, gradients };
+    return { loss: lossOf(outputs), gradients };
   }
 
   dispose(): Promise<void> {
-    return this.session.dispose();
+    return this.sessions.dispose();
+  }
+
+  private session(image: ImageSize | undefined): Promise<Session> {
+    const { model, objective } = this;
+    return this.sessions.get(image, () => trainingProgram(model, { image, objective }).outputs);
   }
 }
 
 /** The forward pass alone, without dropout, for evaluation. */
 export class EvaluationStep {
-  private readonly model: CausalLM;
-  private readonly session: Session;
+  private readonly model: LanguageModel;
+  private readonly objective: Objective;
+  private readonly sessions: Sessions;
 
-  private constructor(model: CausalLM, session: Session) {
+  private constructor(model: LanguageModel, engine: Engine) {
     this.model = model;
-    this.session = session;
+    this.objective = objectiveOf(model);
+    this.sessions = new Sessions(engine);
   }
 
-  static async create(model: CausalLM, engine: Engine): Promise<EvaluationStep> {
-    return new EvaluationStep(model, await engine.createSession(lossProgram(model)));
+  static async create(model: LanguageModel, engine: Engine): Promise<EvaluationStep> {
+    const step = new EvaluationStep(model, engine);
+    if (!step.objective.readsPictures) await step.session(undefined);
+    return step;
   }
 
   /** Sum of the label tokens' losses, in nats. */
   async run(batch: Batch): Promise<number> {
     if (batch.labelTokens === 0) return 0;
-    const { outputs } = await this.session.run({
-      ...(await this.model.parameterFeeds()),
-      ...batchFeeds(this.model, batch, 1),
-    });
-    return (outputs["loss"]!.data as Float32Array)[0]!;
+    const { model, objective } = this;
+    const feeds = objective.feeds(batch, { lossScale: 1 });
+    const session = await this.session(objective.imageSize(batch));
+    const { outputs } = await session.run({ ...(await model.parameterFeeds()), ...feeds });
+    return lossOf(outputs);
   }
 
   dispose(): Promise<void> {
-    return this.session.dispose();
+    return this.sessions.dispose();
+  }
+
+  private session(image: ImageSize | undefined): Promise<Session> {
+    return this.sessions.get(image, () => ({ loss: this.objective.loss({ image, dropout: false }) }));
   }
 }
+
+const lossOf = (outputs: Readonly<Record<string, Tensor>>): number =>
+  (outputs["loss"]!.data as Float32Array)[0]!;

@@ -1,7 +1,7 @@
 import type { PeftModel } from "../adapters/index.ts";
 import type { Dataset } from "../data/index.ts";
 import { DataError, TrainingError } from "../errors.ts";
-import type { CausalLM } from "../models/index.ts";
+import type { LanguageModel } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import type { TrainerCallback } from "./callbacks.ts";
 import { checkedDataset } from "./checked-dataset.ts";
@@ -13,7 +13,7 @@ import type { RunStore, SavedRun } from "./run-store.ts";
 
 export type TrainerOptions = TrainingOptionsInput & {
   /** A model with an adapter that can be trained. */
-  model: PeftModel<CausalLM>;
+  model: PeftModel<LanguageModel>;
   trainDataset: Dataset;
   /** Evaluated on while training; see `evalStrategy`. */
   evalDataset?: Dataset | undefined;
@@ -63,7 +63,7 @@ export class Trainer {
       ...rest
     } = options;
     this.settings = resolveTrainingOptions(rest, { hasEvalData: evalDataset !== undefined });
-    const checks = { vocabSize: model.baseModel.vocabSize, maxLength: this.settings.maxLength };
+    const checks = { model: model.baseModel, maxLength: this.settings.maxLength };
     this.given = {
       model,
       trainDataset: checkedDataset(trainDataset, checks),
@@ -125,7 +125,7 @@ export class Trainer {
       });
     const { model, padTokenId, signal } = this.given;
     const { paddingSide, evalBatchSize: batchSize, maxLength } = this.settings;
-    const checked = checkedDataset(dataset, { vocabSize: model.baseModel.vocabSize, maxLength });
+    const checked = checkedDataset(dataset, { model: model.baseModel, maxLength });
     return this.withEngine((engine) =>
       evaluate(model.baseModel, checked, { engine, padTokenId, paddingSide, batchSize, signal }),
     );

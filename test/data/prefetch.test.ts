@@ -85,8 +85,10 @@ test("loadBatches reads what the sampler chose, in its order", async () => {
   const indices: number[][] = [];
   for await (const batch of loadBatches(dataset, sampler, { padTokenId: 99 })) {
     indices.push(batch.indices);
-    expect(batch.inputIds.shape).toEqual([batch.indices.length, Math.max(...batch.indices) + 1]);
-    expect(Number(batch.inputIds.data[0])).toBe(batch.indices[0]);
+    const { inputIds } = batch.parts[0]!;
+    expect(batch.parts.length).toBe(1);
+    expect(inputIds.shape).toEqual([batch.indices.length, Math.max(...batch.indices) + 1]);
+    expect(Number(inputIds.data[0])).toBe(batch.indices[0]);
   }
   expect(indices).toEqual([...sampler]);
 });

@@ -5,9 +5,9 @@ import { getPeftModel, LoraConfig, type PeftModel } from "../../src/adapters/ind
 import { type Batch, IGNORED_LABEL } from "../../src/data/index.ts";
 import { gradients, input, nodesOf, op, symbol } from "../../src/graph/index.ts";
 import type { CausalLM } from "../../src/models/index.ts";
+import { causalNoise } from "../../src/models/index.ts";
 import { Dropout } from "../../src/nn/index.ts";
 import { type Tensor, tensor } from "../../src/tensor/index.ts";
-import { noiseFeed } from "../../src/training/feeds.ts";
 import { trainingProgram } from "../../src/training/program.ts";
 import { EvaluationStep, TrainingStep } from "../../src/training/step.ts";
 import { relativeL2 } from "../support/close.ts";
@@ -20,7 +20,7 @@ const FEATURES = 256;
 
 /** The noise of a step, as training feeds it, for `rows` rows. */
 const noise = (seed: number, rows = ROWS): Tensor =>
-  noiseFeed(
+  causalNoise(
     { inputIds: { dtype: "int64", shape: [rows, 1], data: new BigInt64Array(rows) } } as unknown as Batch,
     seed,
   )["dropout_noise"]!;

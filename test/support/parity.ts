@@ -1,10 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Batch } from "../../src/data/index.ts";
-import { type CausalLM, causalInputs } from "../../src/models/index.ts";
+import { type CausalLM, causalFeeds, causalInputs } from "../../src/models/index.ts";
 import type { Engine } from "../../src/runtime/index.ts";
 import { createEngine } from "../../src/runtime/node.ts";
 import { tensor } from "../../src/tensor/index.ts";
-import { batchFeeds } from "../../src/training/feeds.ts";
 import { AdamW } from "../../src/training/optimizers.ts";
 import { EvaluationStep, TrainingStep } from "../../src/training/step.ts";
 import { maxAbsDifference, relativeL2 } from "./close.ts";
@@ -23,7 +22,7 @@ export async function logitsOf(model: CausalLM, engine: Engine, batch: Batch): P
   });
   const { outputs } = await session.run({
     ...(await model.parameterFeeds()),
-    ...batchFeeds(model, batch, 1),
+    ...causalFeeds(model, batch, { lossScale: 1 }),
   });
   await session.dispose();
   return outputs["logits"]!.data as Float32Array;

@@ -50,7 +50,7 @@ const dataset = reference.dataset();
 
 type Changes = Partial<TrainerOptions>;
 async function trainer(changes: Changes = {}): Promise<{ trainer: Trainer; model: PeftModel<CausalLM> }> {
-  const model = changes.model ?? (await freshAdapter(reference));
+  const model = (changes.model ?? (await freshAdapter(reference))) as PeftModel<CausalLM>;
   const options: TrainerOptions = {
     trainDataset: dataset,
     engine: engine(),

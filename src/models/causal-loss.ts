@@ -1,0 +1,69 @@
+import { type Dim, dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
+import { withDropoutNoise } from "../nn/index.ts";
+import { type Tensor, tensor } from "../tensor/index.ts";
+import { type CausalLM, causalInputs } from "./causal-lm.ts";
+import { crossEntropy, IGNORED, labelFeeds, randomBits, toMask } from "./loss.ts";
+
+/** A batch of texts to learn to continue. */
+export type CausalBatch = {
+  readonly inputIds: Tensor<"int64">; // [batch, sequence]
+  readonly attentionMask: Tensor<"int64">; // [batch, sequence], 1 for real tokens
+  readonly labels: Tensor<"int64">; // [batch, sequence], not shifted, -100 where nothing is learned
+};
+
+/**
+ * Loss of a batch: loss_scale · Σ over labelled positions of -ln p(target).
+ * Only labelled positions reach the vocabulary product: their hidden rows are gathered first, so tokens without a label
+ * cost no logits.
+ * Inputs besides the model's: `label_positions` [labels] (rows of the flattened batch), `label_targets` [labels],
+ * `loss_scale` [] (1 / number of labels of the whole step, so that gradients of accumulated batches add up to the mean's), and
+ * with dropout random int32 `dropout_noise` [batch, sequence].
+ */
+export function causalLoss(model: CausalLM, { dropout = false }: { dropout?: boolean } = {}): Value {
+  const inputs = causalInputs();
+  const [batch, sequence] = inputs.inputIds.shape as [Dim, Dim];
+  const labels = symbol("labels");
+  const positions = input("label_positions", "int64", [labels]);
+  const targets = input("label_targets", "int64", [labels]);
+  const noise = op.reshape(input("dropout_noise", "int32", [batch, sequence]), [
+    dimMultiply(batch, sequence),
+  ]);
+  return withDropoutNoise(dropout ? [noise, op.gather(noise, positions)] : [], () => {
+    const { hidden } = model.hiddenStates(inputs);
+    const rows = op.gather(op.reshape(hidden, [dimMultiply(batch, sequence), hidden.shape[2]!]), positions);
+    return op.mul(crossEntropy(model.logits(rows), targets), input("loss_scale", "float32", []));
+  });
+}
+
+/**
+ * What the graph inputs of `causalLoss` are fed. Positions count from the first column, padding or not, as transformers does
+ * when it is given none. Each label is the target of the place before it.
+ */
+export function causalFeeds(
+  model: CausalLM,
+  { inputIds, attentionMask, labels }: CausalBatch,
+  { lossScale }: { lossScale: number },
+): Record<string, Tensor> {
+  const [batch, sequence] = inputIds.shape as [number, number];
+  const places: bigint[] = [];
+  const targets: bigint[] = [];
+  for (let row = 0; row < batch; row++)
+    for (let column = 1; column < sequence; column++) {
+      const label = labels.data[row * sequence + column]!;
+      if (label === IGNORED) continue;
+      places.push(BigInt(row * sequence + column - 1));
+      targets.push(label);
+    }
+  const positions = Float32Array.from({ length: batch * sequence }, (_, i) => i % sequence);
+  return {
+    input_ids: inputIds,
+    attention_mask: toMask(attentionMask),
+    position_ids: tensor("float32", [batch, sequence], positions),
+    ...labelFeeds(places, targets, lossScale),
+    ...model.positionFeeds(sequence),
+  };
+}
+
+/** Random bits for a batch's dropout masks. */
+export const causalNoise = ({ inputIds: { shape } }: CausalBatch, seed: number): Record<string, Tensor> =>
+  randomBits({ dropout_noise: shape }, seed);

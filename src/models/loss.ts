@@ -1,0 +1,45 @@
+import { op, type Value } from "../graph/index.ts";
+import { numel, type Tensor, tensor } from "../tensor/index.ts";
+import { seededGenerator } from "../tensor/random.ts";
+
+/** Label of a place that nothing is learned from. */
+export const IGNORED = -100n;
+
+/**
+ * Sum over rows of ln Σ exp(x) - x_target.
+ * Shapes: logits [labels, vocabulary], targets [labels], result [].
+ */
+export function crossEntropy(logits: Value, targets: Value): Value {
+  const picked = op.gatherElements(logits, op.unsqueeze(targets, 1), 1);
+  return op.reduceSum(op.sub(op.reduceLogSumExp(logits), picked), { axes: [0, 1], keepdims: false });
+}
+
+/** What a loss reads of labels: places in the flattened batch, and what they are to predict. */
+export const labelFeeds = (
+  places: readonly bigint[],
+  targets: readonly bigint[],
+  lossScale: number,
+): Record<string, Tensor> => ({
+  label_positions: tensor("int64", [places.length], BigInt64Array.from(places)),
+  label_targets: tensor("int64", [targets.length], BigInt64Array.from(targets)),
+  loss_scale: tensor("float32", [], Float32Array.of(lossScale)),
+});
+
+/** A mask of tokens as attention reads it. */
+export const toMask = ({ shape, data }: Tensor<"int64">): Tensor<"float32"> =>
+  tensor("float32", shape, Float32Array.from(data, Number));
+
+/** Random int32 tensors of the given shapes, one after the other: a function of the seed alone, so that a resumed run repeats them. */
+export function randomBits(
+  shapes: Readonly<Record<string, readonly number[]>>,
+  seed: number,
+): Record<string, Tensor> {
+  const generator = seededGenerator(seed);
+  const bits = (shape: readonly number[]): Tensor<"int32"> =>
+    tensor(
+      "int32",
+      shape,
+      Int32Array.from({ length: numel(shape) }, () => generator.next()),
+    );
+  return Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, bits(shape)]));
+}
