@@ -2,11 +2,9 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Lora } from "./selections.ts";
 
 export const root = fileURLToPath(new URL("..", import.meta.url));
-
-export const selections = ["all-linear", "qv", "last-quarter"] as const;
-export type Selection = (typeof selections)[number];
 
 /** What is measured, in the order of a round. */
 export const contestants = ["graft", "torch-float32", "torch-bfloat16"] as const;
@@ -23,20 +21,24 @@ export type Measurement = {
   readonly versions: Readonly<Record<string, string>>;
 };
 
+/** One measurement's work: paths of a model and of its rows, and how to train. */
 export type Work = {
   readonly model: string;
-  readonly tokens: string;
-  readonly selection: Selection;
+  readonly rows: string;
+  /** Members of an adapter_config.json. */
+  readonly lora: Lora;
   readonly batch: number;
-  readonly sequence: number;
   readonly steps: number;
   readonly threads: number;
 };
 
 /** Measures one contestant in a process of its own. @throws Error with the end of what it said if it fails. */
 export async function measure(contestant: Contestant, python: string, work: Work): Promise<Measurement> {
-  const { model, ...rest } = work;
-  const options = Object.entries(rest).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const { model, lora, ...rest } = work;
+  const options = Object.entries({ ...rest, lora: JSON.stringify(lora) }).flatMap(([name, value]) => [
+    `--${name}`,
+    String(value),
+  ]);
   const program = (file: string) => join(root, "benchmarks", file);
   const [command, args] =
     contestant === "graft"

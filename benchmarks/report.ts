@@ -1,13 +1,9 @@
 import { readFileSync } from "node:fs";
 import { cpus, release, type } from "node:os";
-import { type Contestant, contestants, type Selection } from "./measure.ts";
-import type { Comparison, Summary } from "./summary.ts";
-
-export const selectionTitles: Readonly<Record<Selection, string>> = {
-  "all-linear": "every linear layer, r 16",
-  qv: "q and v, r 8",
-  "last-quarter": "q and v of the last quarter of the layers, r 8",
-};
+import { type Contestant, contestants } from "./measure.ts";
+import { selectionsOf } from "./selections.ts";
+import { type RowShape, type ShapeName, shapes } from "./shapes.ts";
+import type { Case, Comparison, Summary } from "./summary.ts";
 
 const contestantTitles: Readonly<Record<Contestant, string>> = {
   graft: "Graft",
@@ -45,10 +41,14 @@ const seconds = (value: number): string => `${value.toFixed(value < 1 ? 3 : 2)} 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
 const times = (ratio: number): string => `${ratio.toFixed(2)}×`;
 
+/** The batch is named where the shape is measured with several. */
+const titleOf = ({ shape, selection, batch }: Case): string =>
+  selectionsOf(shape)[selection]!.title + (shapes[shape].batches.length > 1 ? `, batch ${batch}` : "");
+
 /** Markdown tables of a quantity: the contestants' values, and Graft's ratio to each of the others. */
 function table(
   comparisons: readonly Comparison[],
-  of: (summary: Summary) => string,
+  value: (summary: Summary) => string,
   ratio?: { title: string; of: "speedup" | "memory" },
 ): string {
   const shown = contestants.filter((c) => comparisons[0]!.summaries[c]);
@@ -59,9 +59,9 @@ function table(
       ...shown.map((c) => contestantTitles[c]),
       ...others.map((c) => `${ratio!.title} ${contestantTitles[c].slice(8)}`),
     ],
-    ...comparisons.map(({ selection, summaries, ratios }) => [
-      selectionTitles[selection],
-      ...shown.map((c) => of(summaries[c]!)),
+    ...comparisons.map(({ case: of, summaries, ratios }) => [
+      titleOf(of),
+      ...shown.map((c) => value(summaries[c]!)),
       ...others.map((c) => times(ratios[c]![ratio!.of])),
     ]),
   ];
@@ -77,8 +77,18 @@ function markdown(rows: readonly (readonly string[])[]): string {
   return [line(rows[0]!), rule, ...rows.slice(1).map(line)].join("\n");
 }
 
-/** The three tables: step, memory, start. */
-export function tables(comparisons: readonly Comparison[]): string {
+/** Three tables for each shape: step, memory, start. `heading` is put before each shape's name. */
+export function tables(comparisons: readonly Comparison[], heading = ""): string {
+  const names = [...new Set(comparisons.map(({ case: { shape } }) => shape))];
+  return names
+    .map((name) => {
+      const own = comparisons.filter(({ case: { shape } }) => shape === name);
+      return `${heading}${name}\n\n${shapeTables(own)}`;
+    })
+    .join("\n\n");
+}
+
+function shapeTables(comparisons: readonly Comparison[]): string {
   return [
     "Time of a step, and how many times as fast as PyTorch Graft is:",
     table(comparisons, ({ stepSeconds }) => seconds(stepSeconds), { title: "speed-up over", of: "speedup" }),
@@ -93,10 +103,12 @@ export type Conditions = {
   readonly date: string;
   readonly machine: Machine;
   readonly versions: Readonly<Record<string, string>>;
-  readonly shape: string;
+  readonly shapes: readonly {
+    readonly name: ShapeName;
+    readonly row: RowShape;
+    readonly batches: readonly number[];
+  }[];
   readonly storage: string;
-  readonly batch: number;
-  readonly sequence: number;
   readonly labelFraction: number;
   readonly threads: number;
   readonly rounds: number;
@@ -104,23 +116,33 @@ export type Conditions = {
   readonly warmup: number;
 };
 
+/** What a step's rows are. */
+function rowsOf({ name, row, batches }: Conditions["shapes"][number], labelFraction: number): string {
+  const rows = `${name}: ${batches.join(" or ")} ×`;
+  if (row.kind === "picture")
+    return `${rows} one random picture of ${row.size} × ${row.size} pixels with a prompt of ${row.prompt} tokens, and ${row.target} tokens to write`;
+  const labelled = labelFraction === 1 ? "every token" : `the last ${labelFraction * 100} % of each row`;
+  return `${rows} ${row.sequence} tokens, ${labelled} labelled`;
+}
+
 /** docs/performance.md. */
 export function performancePage(comparisons: readonly Comparison[], c: Conditions): string {
   const versions = Object.entries(c.versions).map(([name, version]) => `${name} ${version}`);
   const { cpu, cores, memoryBytes, system } = c.machine;
-  const labels = c.labelFraction === 1 ? "every token" : `the last ${c.labelFraction * 100} % of each row`;
   return `# Performance
 
 Written by \`npm run bench -- --write\` on ${c.date}; the numbers of every step are in benchmarks/results/${c.date}.json.
 Absolute times are this machine's. The ratios are what to compare.
 
-${tables(comparisons)}
+${tables(comparisons, "## ")}
 
-What was done:
+## What was done
 
-- A step is forward, backward and AdamW on ${c.batch} × ${c.sequence} tokens, ${labels} labelled, without gradient checkpointing,
-  on a random checkpoint of ${c.shape}'s shape stored as ${c.storage}. Graft computes in float32. PyTorch computes in the
-  dtype named; transformers and PEFT have their defaults (sdpa attention, adapters in float32).
+- A step is forward, backward and AdamW on one batch, without gradient checkpointing and dropout, on a random checkpoint of
+  the shape named, stored as ${c.storage}. Graft computes in float32. PyTorch computes in the dtype named; transformers and
+  PEFT have their defaults (sdpa attention, adapters in float32).
+- A batch is, for
+${c.shapes.map((shape) => `  - ${rowsOf(shape, c.labelFraction)}`).join("\n")}
 - Every measurement is a process of its own. Contestants take turns, ${c.rounds} ${c.rounds === 1 ? "round" : "rounds"}; in each, ${c.warmup} steps warm up and ${c.steps} count.
   A time is the median over rounds of the median over steps.
 - All train the same number of parameters, and their first losses agree (within 1e-4 of float32, 1e-2 of bfloat16):

@@ -4,34 +4,31 @@ import { createRequire } from "node:module";
 import { availableParallelism, totalmem } from "node:os";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
-import { makeCheckpoint, makeTokens } from "./make-checkpoint.ts";
-import {
-  type Contestant,
-  contestants,
-  findPython,
-  type Measurement,
-  measure,
-  root,
-  type Selection,
-  selections,
-} from "./measure.ts";
+import { makeCheckpoint, makeRows } from "./make-checkpoint.ts";
+import { type Contestant, contestants, findPython, type Measurement, measure, root } from "./measure.ts";
 import { type Conditions, machine, performancePage, tables } from "./report.ts";
-import { shapes } from "./shapes.ts";
-import { compare } from "./summary.ts";
+import { selectionNames, selectionsOf } from "./selections.ts";
+import { type RowShape, type ShapeName, shapes } from "./shapes.ts";
+import { type Case, compare } from "./summary.ts";
+
+/** The toys are only for --quick. */
+const real = ["smollm2-135m", "florence2-base"] as const;
 
 const HELP = `npm run bench [-- options]
 
 Measures a training step of Graft and of PyTorch + PEFT, and prints Graft's ratios to PyTorch.
 PyTorch is taken from GRAFT_PYTHON or .venv-reference; without either only Graft is measured.
 
-  --only SELECTION      ${selections.join(", ")}; may be repeated (default: all)
-  --quick               a toy model, one round, three steps: shows that the benchmark works, no more
-  --rounds N            fresh processes per contestant and selection (2)
+  --only NAME           a shape (${real.join(", ")}) or a selection
+                        (${selectionNames.join(", ")}); may be repeated (default: all)
+  --quick               toy models, one round, three steps: shows that the benchmark works, no more
+  --rounds N            fresh processes per contestant and case (2)
   --steps N             timed steps per process (3)
   --warmup N            steps before those (2)
   --threads N           (${availableParallelism()}, what this process may use)
-  --batch N, --sequence N    (4, 256)
-  --label-fraction F    share of each row, at its end, that carries labels (1)
+  --batch N             rows per step (SmolLM2: 4; Florence-2: 1, and 2)
+  --sequence N          tokens of a row of text (256)
+  --label-fraction F    share of each row of text, at its end, that carries labels (1)
   --storage DTYPE       bfloat16 (as SmolLM2 is published) or float32
   --json                print one JSON document instead of tables
   --write               write docs/performance.md and benchmarks/results/DATE.json
@@ -61,44 +58,79 @@ function settings() {
     },
   });
   const { quick, json, write, help, storage } = values;
-  const whole = (name: "rounds" | "steps" | "warmup" | "threads" | "batch" | "sequence", usual: number) => {
-    const value = values[name] === undefined ? usual : Number(values[name]);
+  type Whole = "rounds" | "steps" | "warmup" | "threads" | "batch" | "sequence";
+  const given = (name: Whole): number | undefined => {
+    if (values[name] === undefined) return undefined;
+    const value = Number(values[name]);
     if (!Number.isInteger(value) || value < (name === "warmup" ? 0 : 1))
       throw new UsageError(`--${name} takes a whole number, got ${values[name]}.`);
     return value;
   };
+  const whole = (name: Whole, usual: number): number => given(name) ?? usual;
   const labelFraction = Number(values["label-fraction"]);
   if (!(labelFraction > 0 && labelFraction <= 1))
     throw new UsageError(`--label-fraction is above 0 and at most 1, got ${values["label-fraction"]}.`);
   if (storage !== "bfloat16" && storage !== "float32")
     throw new UsageError(`--storage is bfloat16 or float32, got ${storage}.`);
-  const only = values.only ?? [...selections];
+  const only = values.only ?? [];
+  const names: readonly string[] = [...real, ...selectionNames];
   for (const name of only)
-    if (!(selections as readonly string[]).includes(name))
-      throw new UsageError(`--only is one of ${selections.join(", ")}, got ${name}.`);
+    if (!names.includes(name)) throw new UsageError(`--only is one of ${names.join(", ")}, got ${name}.`);
   if (write && quick) throw new UsageError("--write keeps real numbers; --quick has none.");
   if (write && values.only) throw new UsageError("--write keeps the whole comparison; leave out --only.");
+  const cases = quick ? quickCases : casesOf(only, given("batch"));
+  if (cases.length === 0) throw new UsageError(`--only ${only.join(" --only ")} leaves nothing to measure.`);
   return {
-    chosen: selections.filter((selection) => only.includes(selection)),
-    shape: quick ? ("toy" as const) : ("smollm2-135m" as const),
+    cases,
     rounds: whole("rounds", quick ? 1 : 2),
     steps: whole("steps", quick ? 2 : 3),
     warmup: whole("warmup", quick ? 1 : 2),
     threads: whole("threads", availableParallelism()),
-    batch: whole("batch", 4),
-    sequence: whole("sequence", quick ? 64 : 256),
+    sequence: given("sequence"),
     storage: storage as "bfloat16" | "float32",
     labelFraction,
+    quick,
     json,
     write,
     help,
   };
 }
 
+/** One selection of pictures is enough to see that it works. */
+const quickCases: readonly Case[] = [
+  ...Object.keys(selectionsOf("toy")).map((selection) => ({ shape: "toy" as const, selection, batch: 4 })),
+  { shape: "florence2-toy", selection: "top-qv", batch: 2 },
+];
+
+/** Named shapes with named selections, or all of either. */
+function casesOf(only: readonly string[], batch: number | undefined): Case[] {
+  const wanted = (name: string, all: readonly string[]): boolean =>
+    only.includes(name) || !only.some((other) => all.includes(other));
+  return real
+    .filter((shape) => wanted(shape, real))
+    .flatMap((shape) =>
+      Object.keys(selectionsOf(shape))
+        .filter((selection) => wanted(selection, selectionNames))
+        .flatMap((selection) =>
+          (batch === undefined ? shapes[shape].batches : [batch]).map((rows) => ({
+            shape,
+            selection,
+            batch: rows,
+          })),
+        ),
+    );
+}
+
+/** What the rows of a shape are, with the length that was asked for. */
+function rowShape(shape: ShapeName, sequence: number | undefined): RowShape {
+  const { row } = shapes[shape];
+  return row.kind === "text" ? { ...row, sequence: sequence ?? row.sequence } : row;
+}
+
 async function main(): Promise<void> {
   const options = settings();
   if (options.help) return console.log(HELP);
-  const { chosen, shape, rounds, steps, warmup, threads, batch, sequence, storage, labelFraction } = options;
+  const { cases, rounds, steps, warmup, threads, sequence, storage, labelFraction } = options;
 
   const found = findPython();
   const python = "python" in found ? found.python : undefined;
@@ -106,59 +138,58 @@ async function main(): Promise<void> {
   if (!python && options.write) throw new UsageError("--write needs PyTorch to compare with.");
 
   const cache = join(root, "node_modules", ".cache", "graft-bench");
-  say(`Checkpoint: ${shape}, ${storage} (made once, kept in ${relative(root, cache)}) …`);
-  const model = await makeCheckpoint(cache, { shape, storage, seed: 0 });
-  const tokens = join(cache, `tokens-${shape}-${sequence}-${labelFraction}.json`);
-  const rows = makeTokens(8 * batch, sequence, {
-    vocabSize: shapes[shape].vocab_size,
-    labelFraction,
-    seed: 0,
+  const used = [...new Set(cases.map(({ shape }) => shape))].map((name) => {
+    const batches = cases.filter(({ shape }) => shape === name).map(({ batch }) => batch);
+    return { name, row: rowShape(name, sequence), batches: [...new Set(batches)] };
   });
-  writeFileSync(tokens, JSON.stringify(rows));
+  const files = new Map<ShapeName, { model: string; rows: string }>();
+  for (const { name: shape, row, batches } of used) {
+    say(`Checkpoint: ${shape}, ${storage} (made once, kept in ${relative(root, cache)}) …`);
+    const model = await makeCheckpoint(cache, { shape, storage, seed: 0 });
+    const count = (row.kind === "text" ? 8 : 2) * Math.max(...batches);
+    files.set(shape, { model, rows: makeRows(cache, { shape, row, count, labelFraction, seed: 0 }) });
+  }
 
   const taking = contestants.filter((contestant) => contestant === "graft" || python !== undefined);
   const measured = new Map<string, Measurement[]>();
-  const key = (selection: Selection, contestant: Contestant) => `${selection} ${contestant}`;
+  const key = ({ shape, selection, batch }: Case, contestant: Contestant) =>
+    `${shape} ${selection} ${batch} ${contestant}`;
   for (let round = 1; round <= rounds; round++)
-    for (const selection of chosen)
+    for (const one of cases)
       for (const contestant of taking) {
-        const work = { model, tokens, selection, batch, sequence, threads, steps: warmup + steps };
+        const { shape, selection, batch } = one;
+        const lora = selectionsOf(shape)[selection]!.lora(shapes[shape].config);
+        const work = { ...files.get(shape)!, lora, batch, threads, steps: warmup + steps };
         const result = await measure(contestant, python ?? "", work);
-        const all = measured.get(key(selection, contestant)) ?? [];
-        measured.set(key(selection, contestant), [...all, result]);
+        const all = measured.get(key(one, contestant)) ?? [];
+        measured.set(key(one, contestant), [...all, result]);
         const shown = result.stepSeconds.map((value) => value.toFixed(2)).join(" ");
         say(
-          `round ${round}/${rounds}  ${selection.padEnd(12)} ${contestant.padEnd(14)} ` +
+          `round ${round}/${rounds}  ${`${shape} ${selection} × ${batch}`.padEnd(30)} ${contestant.padEnd(14)} ` +
             `steps ${shown} s, peak ${(result.peakRssBytes / 1e9).toFixed(2)} GB`,
         );
       }
 
-  const series = (selection: Selection) =>
-    taking.map((contestant) => ({
-      selection,
-      contestant,
-      rounds: measured.get(key(selection, contestant))!,
-    }));
-  const comparisons = chosen.map((selection) => compare(series(selection), warmup));
+  const series = (one: Case) =>
+    taking.map((contestant) => ({ case: one, contestant, rounds: measured.get(key(one, contestant))! }));
+  const comparisons = cases.map((one) => compare(series(one), warmup));
   const versions = Object.assign({}, ...[...measured.values()].map(([first]) => first!.versions));
   const conditions: Conditions = {
     date: new Date().toISOString().slice(0, 10),
     machine: machine(totalmem()),
     versions,
-    shape,
+    shapes: used,
     storage,
-    batch,
-    sequence,
     labelFraction,
     threads,
     rounds,
     steps,
     warmup,
   };
-  const document = { conditions, comparisons, measurements: chosen.flatMap(series) };
+  const document = { conditions, comparisons, measurements: cases.flatMap(series) };
   if (options.json) console.log(JSON.stringify(document, null, 2));
   else {
-    if (shape === "toy") console.log("A toy model: these numbers only show that the benchmark works.\n");
+    if (options.quick) console.log("Toy models: these numbers only show that the benchmark works.\n");
     console.log(tables(comparisons));
   }
   if (options.write) {

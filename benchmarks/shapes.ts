@@ -1,47 +1,22 @@
-/** A Llama model's config.json, as far as it matters here. */
-export type LlamaShape = {
-  readonly vocab_size: number;
-  readonly hidden_size: number;
-  readonly intermediate_size: number;
-  readonly num_hidden_layers: number;
-  readonly num_attention_heads: number;
-  readonly num_key_value_heads: number;
-  readonly max_position_embeddings: number;
-  readonly rope_theta: number;
+import { buildCausalLM, buildImageTextToText } from "../src/models/index.ts";
+
+/** What one row of a batch is: text of a length, or a picture with a prompt and what is to be written about it, in tokens. */
+export type RowShape =
+  | { readonly kind: "text"; readonly sequence: number }
+  | { readonly kind: "picture"; readonly size: number; readonly prompt: number; readonly target: number };
+
+/** A model's shape, and the work to measure it by. */
+export type ModelShape = {
+  /** Its config.json. Without dropout, so that losses can be compared. */
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly row: RowShape;
+  readonly batches: readonly number[];
 };
 
-export const shapes = {
-  /** HuggingFaceTB/SmolLM2-135M. */
-  "smollm2-135m": {
-    vocab_size: 49152,
-    hidden_size: 576,
-    intermediate_size: 1536,
-    num_hidden_layers: 30,
-    num_attention_heads: 9,
-    num_key_value_heads: 3,
-    max_position_embeddings: 8192,
-    rope_theta: 100000,
-  },
-  /** For seeing that the benchmark works; its numbers mean nothing. */
-  toy: {
-    vocab_size: 2048,
-    hidden_size: 64,
-    intermediate_size: 192,
-    num_hidden_layers: 4,
-    num_attention_heads: 4,
-    num_key_value_heads: 2,
-    max_position_embeddings: 1024,
-    rope_theta: 10000,
-  },
-} as const satisfies Record<string, LlamaShape>;
-
-export type ShapeName = keyof typeof shapes;
-
-/** The whole config.json: embeddings are tied, as in SmolLM2. */
-export const configOf = (shape: LlamaShape, dtype: string): Record<string, unknown> => ({
+/** Embeddings are tied, as in SmolLM2. */
+const llama = {
   architectures: ["LlamaForCausalLM"],
   model_type: "llama",
-  ...shape,
   hidden_act: "silu",
   rms_norm_eps: 1e-5,
   attention_bias: false,
@@ -49,27 +24,110 @@ export const configOf = (shape: LlamaShape, dtype: string): Record<string, unkno
   tie_word_embeddings: true,
   bos_token_id: 0,
   eos_token_id: 0,
-  torch_dtype: dtype,
+};
+
+const florence2 = (text: object, vision: object): Record<string, unknown> => ({
+  architectures: ["Florence2ForConditionalGeneration"],
+  model_type: "florence2",
+  tie_word_embeddings: true,
+  is_encoder_decoder: true,
+  image_token_id: 3,
+  text_config: { model_type: "bart", is_encoder_decoder: true, dropout: 0, ...text },
+  vision_config: { model_type: "florence_vision", drop_path_rate: 0, ...vision },
 });
 
+const modelShapes = {
+  /** HuggingFaceTB/SmolLM2-135M. */
+  "smollm2-135m": {
+    config: {
+      ...llama,
+      vocab_size: 49152,
+      hidden_size: 576,
+      intermediate_size: 1536,
+      num_hidden_layers: 30,
+      num_attention_heads: 9,
+      num_key_value_heads: 3,
+      max_position_embeddings: 8192,
+      rope_theta: 100000,
+    },
+    row: { kind: "text", sequence: 256 },
+    batches: [4],
+  },
+  /** microsoft/Florence-2-base. */
+  "florence2-base": {
+    config: florence2(
+      {
+        vocab_size: 51289,
+        d_model: 768,
+        encoder_layers: 6,
+        encoder_attention_heads: 12,
+        encoder_ffn_dim: 3072,
+        decoder_layers: 6,
+        decoder_attention_heads: 12,
+        decoder_ffn_dim: 3072,
+        max_position_embeddings: 1024,
+      },
+      { projection_dim: 768 },
+    ),
+    row: { kind: "picture", size: 768, prompt: 10, target: 32 },
+    batches: [1, 2],
+  },
+  /** For seeing that the benchmark works; the numbers of toys mean nothing. */
+  toy: {
+    config: {
+      ...llama,
+      vocab_size: 2048,
+      hidden_size: 64,
+      intermediate_size: 192,
+      num_hidden_layers: 4,
+      num_attention_heads: 4,
+      num_key_value_heads: 2,
+      max_position_embeddings: 1024,
+      rope_theta: 10000,
+    },
+    row: { kind: "text", sequence: 64 },
+    batches: [4],
+  },
+  "florence2-toy": {
+    config: florence2(
+      {
+        vocab_size: 2048,
+        d_model: 32,
+        encoder_layers: 3,
+        encoder_attention_heads: 2,
+        encoder_ffn_dim: 64,
+        decoder_layers: 2,
+        decoder_attention_heads: 2,
+        decoder_ffn_dim: 64,
+        max_position_embeddings: 128,
+      },
+      {
+        embed_dim: [16, 16, 32, 32],
+        num_heads: [2, 2, 2, 2],
+        num_groups: [2, 2, 2, 2],
+        depths: [1, 1, 1, 1],
+        projection_dim: 32,
+      },
+    ),
+    row: { kind: "picture", size: 64, prompt: 6, target: 8 },
+    batches: [2],
+  },
+} satisfies Record<string, ModelShape>;
+
+export type ShapeName = keyof typeof modelShapes;
+export const shapes: Readonly<Record<ShapeName, ModelShape>> = modelShapes;
+
+/** The model without weights. */
+export function emptyModel(config: ModelShape["config"]) {
+  const build = config["model_type"] === "florence2" ? buildImageTextToText : buildCausalLM;
+  return build(config, "config.json").model;
+}
+
 /** Names and shapes of the checkpoint's tensors. */
-export function tensorShapes(shape: LlamaShape): Map<string, readonly number[]> {
-  const { vocab_size, hidden_size: hidden, intermediate_size: inner } = shape;
-  const headSize = hidden / shape.num_attention_heads;
-  const keyValue = headSize * shape.num_key_value_heads;
-  const tensors = new Map<string, readonly number[]>([["model.embed_tokens.weight", [vocab_size, hidden]]]);
-  for (let layer = 0; layer < shape.num_hidden_layers; layer++) {
-    const add = (name: string, ...size: number[]) =>
-      tensors.set(`model.layers.${layer}.${name}.weight`, size);
-    add("self_attn.q_proj", hidden, hidden);
-    add("self_attn.k_proj", keyValue, hidden);
-    add("self_attn.v_proj", keyValue, hidden);
-    add("self_attn.o_proj", hidden, hidden);
-    add("mlp.gate_proj", inner, hidden);
-    add("mlp.up_proj", inner, hidden);
-    add("mlp.down_proj", hidden, inner);
-    add("input_layernorm", hidden);
-    add("post_attention_layernorm", hidden);
-  }
-  return tensors.set("model.norm.weight", [hidden]);
+export function tensorShapes(config: ModelShape["config"]): Map<string, readonly number[]> {
+  const model = emptyModel(config);
+  const tensors = new Map<string, readonly number[]>();
+  for (const [{ shape }, [name]] of model.parameterPaths()) tensors.set(name, shape);
+  for (const [name, { shape }] of model.namedBuffers()) tensors.set(name, shape);
+  return tensors;
 }

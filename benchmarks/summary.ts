@@ -1,8 +1,12 @@
-import type { Contestant, Measurement, Selection } from "./measure.ts";
+import type { Contestant, Measurement } from "./measure.ts";
+import type { ShapeName } from "./shapes.ts";
 
-/** Everything that one contestant did with one selection. */
+/** What is compared: a model's shape, a name of `selectionsOf` it, and rows per step. */
+export type Case = { readonly shape: ShapeName; readonly selection: string; readonly batch: number };
+
+/** Everything that one contestant did in one case. */
 export type Series = {
-  readonly selection: Selection;
+  readonly case: Case;
   readonly contestant: Contestant;
   readonly rounds: readonly Measurement[];
 };
@@ -43,9 +47,9 @@ const LOSS_TOLERANCE: Readonly<Record<Contestant, number>> = {
   "torch-bfloat16": 1e-2,
 };
 
-/** One selection's comparison. */
+/** One case's comparison. */
 export type Comparison = {
-  readonly selection: Selection;
+  readonly case: Case;
   readonly trainableParameters: number;
   readonly summaries: { readonly graft: Summary } & { readonly [C in Contestant]?: Summary };
   /** Graft against each of the others: how many times as fast, and its peak memory as a share of theirs. */
@@ -58,7 +62,8 @@ export type Comparison = {
  */
 export function compare(series: readonly Series[], warmup: number): Comparison {
   const own = series.find(({ contestant }) => contestant === "graft")!;
-  const { selection } = own;
+  const { shape, selection, batch } = own.case;
+  const name = `${shape} ${selection} batch ${batch}`;
   const { trainableParameters } = own.rounds[0]!;
   const graft = summarize(own, warmup);
   const summaries: { graft: Summary } & { [C in Contestant]?: Summary } = { graft };
@@ -69,11 +74,11 @@ export function compare(series: readonly Series[], warmup: number): Comparison {
     const summary = summarize(other, warmup);
     if (rounds[0]!.trainableParameters !== trainableParameters)
       throw new Error(
-        `${selection}: Graft trains ${trainableParameters} parameters, ${contestant} ${rounds[0]!.trainableParameters}.`,
+        `${name}: Graft trains ${trainableParameters} parameters, ${contestant} ${rounds[0]!.trainableParameters}.`,
       );
     if (!(Math.abs(graft.firstLoss / summary.firstLoss - 1) <= LOSS_TOLERANCE[contestant]))
       throw new Error(
-        `${selection}: the first loss is ${graft.firstLoss} in Graft and ${summary.firstLoss} in ${contestant}.`,
+        `${name}: the first loss is ${graft.firstLoss} in Graft and ${summary.firstLoss} in ${contestant}.`,
       );
     summaries[contestant] = summary;
     ratios[contestant] = {
@@ -81,5 +86,5 @@ export function compare(series: readonly Series[], warmup: number): Comparison {
       memory: graft.peakRssBytes / summary.peakRssBytes,
     };
   }
-  return { selection, trainableParameters, summaries, ratios };
+  return { case: own.case, trainableParameters, summaries, ratios };
 }
