@@ -4,7 +4,8 @@ import { PeftModel } from "../adapters/index.ts";
 import { openStore } from "../checkpoint/index.ts";
 import { AutoTokenizer, type Tokenizer } from "../data/index.ts";
 import { type GraftError, isGraftError } from "../errors.ts";
-import { AutoModelForCausalLM, type CausalLM } from "../models/index.ts";
+import { ImageTextToTextLM, type LanguageModel, loadLanguageModel } from "../models/index.ts";
+import { Florence2Processor } from "../processing/index.ts";
 import type { Output } from "./output.ts";
 import { spelling } from "./schema-flags.ts";
 
@@ -12,31 +13,49 @@ import { spelling } from "./schema-flags.ts";
 export type LoadedModel = {
   /** As the user spelled it. */
   readonly location: string;
-  readonly model: CausalLM;
+  readonly model: LanguageModel;
   readonly tokenizer: Tokenizer | undefined;
   /** Why there is no tokenizer; an error only where one is needed. */
   readonly tokenizerProblem: GraftError | undefined;
+  /** What prepares pictures, for a model that reads them. */
+  readonly processor: Florence2Processor | undefined;
+  /** Why there is none for a model that reads pictures. */
+  readonly processorProblem: GraftError | undefined;
 };
 
 /**
- * Loads a model and, if there is one, its tokenizer.
- * @param tokenizerLocation where to look for the tokenizer instead; it must be there then.
+ * Loads a model and, if there is one, its tokenizer, and the processor of one that reads pictures.
+ * @param tokenizerLocation where to look for the tokenizer (and processor) instead; it must be there then.
  */
 export async function loadModel(
   location: string,
   { tokenizerLocation, output }: { tokenizerLocation?: string | undefined; output: Output },
 ): Promise<LoadedModel> {
-  const model = await AutoModelForCausalLM.fromPretrained(location);
+  const model = await loadLanguageModel(location);
   for (const warning of model.origin.warnings) output.warn(warning);
-  let tokenizer: Tokenizer | undefined;
-  let tokenizerProblem: GraftError | undefined;
+  const store = await openStore(tokenizerLocation ?? location);
+  const required = tokenizerLocation !== undefined;
+  const [processor, processorProblem] =
+    model instanceof ImageTextToTextLM
+      ? await attempt(() => Florence2Processor.fromPretrained(store), { required })
+      : [];
+  const [tokenizer, tokenizerProblem] = processor
+    ? [processor.tokenizer]
+    : await attempt(() => AutoTokenizer.fromPretrained(store), { required });
+  return { location, model, tokenizer, tokenizerProblem, processor, processorProblem };
+}
+
+/** What `read` gives, or why it does not: an error at once only for what is required. */
+async function attempt<T>(
+  read: () => Promise<T>,
+  { required }: { required: boolean },
+): Promise<[T, undefined] | [undefined, GraftError]> {
   try {
-    tokenizer = await AutoTokenizer.fromPretrained(await openStore(tokenizerLocation ?? location));
+    return [await read(), undefined];
   } catch (error) {
-    if (!isGraftError(error) || tokenizerLocation !== undefined) throw error;
-    tokenizerProblem = error;
+    if (!isGraftError(error) || required) throw error;
+    return [undefined, error];
   }
-  return { location, model, tokenizer, tokenizerProblem };
 }
 
 /** Options of LoRA in messages, as adapter_config.json has them. */
@@ -44,10 +63,10 @@ const asInFiles = spelling([], Object.fromEntries(fieldNames.map((name) => [name
 
 /** Puts a saved adapter into a model. */
 export async function loadAdapter(
-  model: CausalLM,
+  model: LanguageModel,
   location: string,
   { isTrainable, output }: { isTrainable: boolean; output: Output },
-): Promise<PeftModel<CausalLM>> {
+): Promise<PeftModel<LanguageModel>> {
   const peft = await PeftModel.fromPretrained(model, location, { isTrainable });
   for (const { message } of [...peft.peftConfig.warnings, ...peft.selection.warnings])
     output.warn(asInFiles(message));

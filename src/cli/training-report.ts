@@ -1,5 +1,5 @@
 import type { PeftModel } from "../adapters/index.ts";
-import type { CausalLM } from "../models/index.ts";
+import type { LanguageModel } from "../models/index.ts";
 import type { Evaluation, TrainResult } from "../training/index.ts";
 import { shellWord, targetJson } from "./describe.ts";
 import type { LoadedModel } from "./model.ts";
@@ -21,7 +21,7 @@ export type ReportContext = {
 
 /** Says what training has come to. */
 export function reportTraining(
-  peft: PeftModel<CausalLM>,
+  peft: PeftModel<LanguageModel>,
   result: TrainResult,
   evaluations: Evaluations,
   { output, folder, loaded }: ReportContext,

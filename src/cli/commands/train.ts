@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { getPeftModel, moduleTreeOf, type PeftModel } from "../../adapters/index.ts";
 import { type Dataset, splitDataset } from "../../data/index.ts";
 import { TrainingError } from "../../errors.ts";
-import type { CausalLM } from "../../models/index.ts";
+import { CausalLM, type LanguageModel } from "../../models/index.ts";
 import type { Engine } from "../../runtime/index.ts";
 import type { Evaluation, EvaluationResult, TrainerCallback } from "../../training/index.ts";
 import {
@@ -176,19 +176,30 @@ async function run(location: string, command: Command): Promise<void> {
 /** What a new adapter is to be; undefined if one is loaded. */
 async function adapterRequest({ start, lora }: Settings): Promise<AdapterRequest | undefined> {
   if (start.adapter !== undefined) return undefined;
-  const request = await readAdapter(start.config, lora, { taskType: "CAUSAL_LM" });
+  const request = await readAdapter(start.config, lora);
   return { ...request, config: request.config.with({ inferenceMode: false }) };
 }
 
+/** The request with the model's task, which flags leave open. PEFT has none that works for encoder–decoders. */
+const withTask = (
+  request: AdapterRequest,
+  model: LanguageModel,
+  { start, lora }: Settings,
+): AdapterRequest =>
+  model instanceof CausalLM && start.config === undefined && lora.taskType === undefined
+    ? { ...request, config: request.config.with({ taskType: "CAUSAL_LM" }) }
+    : request;
+
 /** Puts a new adapter, or the one to start from, into the model. */
 async function adapt(
-  model: CausalLM,
+  model: LanguageModel,
   request: AdapterRequest | undefined,
-  { start, options, output }: Settings,
-): Promise<PeftModel<CausalLM>> {
+  settings: Settings,
+): Promise<PeftModel<LanguageModel>> {
+  const { start, options, output } = settings;
   if (request === undefined) return loadAdapter(model, start.adapter!, { isTrainable: true, output });
   const seed = options.seed ?? trainingOptionsSchema.shape.seed.parse(undefined);
-  const { config, warnings } = await resolveAdapter(request, moduleTreeOf(model));
+  const { config, warnings } = await resolveAdapter(withTask(request, model, settings), moduleTreeOf(model));
   const peft = getPeftModel(model, config, { seed });
   for (const { message } of [...warnings, ...peft.selection.warnings]) output.warn(spell(message));
   return peft;
@@ -217,7 +228,7 @@ async function openSets(
   return { trainDataset: train, evalDataset: heldOut };
 }
 
-function describeStart(peft: PeftModel<CausalLM>, output: Output): void {
+function describeStart(peft: PeftModel<LanguageModel>, output: Output): void {
   const { targets, modulesToSave } = peft.selection;
   output.note(`adapting ${describeTargets(targets.map(({ name }) => name))}`);
   if (modulesToSave.length > 0) output.note(`training as a whole: ${modulesToSave.join(", ")}`);
@@ -233,7 +244,7 @@ type Context = {
 };
 
 async function train(
-  peft: PeftModel<CausalLM>,
+  peft: PeftModel<LanguageModel>,
   sets: Sets,
   { settings, loaded, engine, notes }: Context,
 ): Promise<void> {
