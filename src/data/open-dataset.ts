@@ -6,7 +6,7 @@ import { TextDataset } from "./text-dataset.ts";
 import type { ByteSource, Dataset } from "./types.ts";
 
 export type OpenDatasetOptions = RowDatasetOptions & {
-  /** How the files are read. Default by extension: .txt and .md are "text", .jsonl, .ndjson and .json are "rows". */
+  /** How the files are read. Default by extension: .txt and .md are "text", .jsonl, .ndjson, .json and .parquet are "rows". */
   format?: "rows" | "text" | undefined;
   /** Tokens per example of plain text. Default: `maxLength`, else 512. */
   blockSize?: number | undefined;
@@ -18,7 +18,6 @@ export type DataLocation = string | ByteSource | readonly (string | ByteSource)[
 const remedies: Record<string, string> = {
   ".csv": "Convert it to JSONL, one object a line.",
   ".tsv": "Convert it to JSONL, one object a line.",
-  ".parquet": "Export it as JSONL (Dataset.to_json in Python's datasets).",
   ".arrow": "Export it as JSONL (Dataset.to_json in Python's datasets).",
   ".gz": "Decompress it first (gunzip).",
   ".zst": "Decompress it first (unzstd).",
@@ -26,9 +25,10 @@ const remedies: Record<string, string> = {
 };
 
 /**
- * Open training or evaluation data: JSONL or JSON rows (see encodeRow), or plain text (see TextDataset). Several files
- * are joined in the given order; each file of rows may have its own kind.
- * @throws DataError that names the file: "unreadable", "no-files", "unknown-format", "empty", and those of the rows.
+ * Open training or evaluation data: rows in JSONL, JSON or parquet (see encodeRow, and encodeDecoderRow for encoder–decoders),
+ * or plain text (see TextDataset). Several files are joined in the given order; each file of rows may have its own kind.
+ * @throws DataError that names the file: "unreadable", "no-files", "unknown-format", "empty", "wrong-kind" for plain text
+ * where an encoder–decoder is to learn, and those of the rows.
  */
 export async function openDataset(
   location: DataLocation,
@@ -54,6 +54,12 @@ export async function openDataset(
       let end = i;
       while (formats[end] === "text") end++;
       const group = sources.slice(i, end);
+      if (options.architecture === "encoder-decoder")
+        throw dataError(
+          "wrong-kind",
+          { file: group[0]!.name },
+          'plain text is for language models; an encoder–decoder learns from rows of {"prompt", "completion"}. Give those.',
+        );
       if (tokenizer === undefined)
         throw dataError("no-tokenizer", { file: group[0]!.name }, "plain text needs a tokenizer. Pass one.");
       datasets.push(
@@ -76,7 +82,7 @@ export async function openDataset(
 
 function formatOf(source: ByteSource): "rows" | "text" {
   const extension = /\.[^./\\]+$/.exec(source.name)?.[0].toLowerCase() ?? "";
-  if (/^\.(jsonl|ndjson|json)$/.test(extension)) return "rows";
+  if (/^\.(jsonl|ndjson|json|parquet)$/.test(extension)) return "rows";
   if (/^\.(txt|text|md)$/.test(extension)) return "text";
   throw dataError(
     "unknown-format",

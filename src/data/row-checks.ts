@@ -1,33 +1,91 @@
 import { nearest } from "../errors.ts";
 import type { ChatMessage } from "./chat-template.ts";
-import { dataError, type Place, quoteList } from "./problem.ts";
-import { IGNORED_LABEL } from "./types.ts";
+import { dataError, describeValue, type Place, quoteList } from "./problem.ts";
+import { type Row, readIds } from "./row-ids.ts";
 
 /** The kinds of rows, in the order in which they are tried; a file has rows of one kind. */
-export const rowKinds = ["input-ids", "messages", "prompt-completion", "text"] as const;
+export const rowKinds = [
+  "input-ids",
+  "messages",
+  "prompt-completion",
+  "text",
+  "image-text",
+  "pixel-values",
+] as const;
 export type RowKind = (typeof rowKinds)[number];
 
+/** What a model makes of a row: it continues its input, or its decoder writes beside what its encoder reads. */
+export type Architecture = "decoder" | "encoder-decoder";
+
+export const kindsOf: { readonly [A in Architecture]: readonly RowKind[] } = {
+  decoder: ["input-ids", "messages", "prompt-completion", "text"],
+  "encoder-decoder": ["input-ids", "prompt-completion", "image-text", "pixel-values"],
+};
+
+type RowKeys = {
+  required: readonly string[];
+  optional: readonly string[];
+  /** Other names under which a required key is found. */
+  instead?: { readonly [key: string]: readonly string[] };
+};
+
 /** The keys that each kind needs, and those that it may have. */
-export const rowKeys: {
-  readonly [K in RowKind]: { required: readonly string[]; optional: readonly string[] };
-} = {
+export const rowKeys: { readonly [K in RowKind]: RowKeys } = {
   "input-ids": { required: ["input_ids"], optional: ["labels", "attention_mask"] },
   messages: { required: ["messages"], optional: ["tools"] },
   "prompt-completion": { required: ["prompt", "completion"], optional: [] },
   text: { required: ["text"], optional: [] },
+  // The names of a caption and its file are those of Hugging Face's imagefolder.
+  "image-text": {
+    required: ["image", "completion"],
+    optional: ["prompt"],
+    instead: { image: ["file_name"], completion: ["text", "caption"] },
+  },
+  "pixel-values": {
+    required: ["pixel_values_file", "input_ids", "labels"],
+    optional: ["attention_mask"],
+  },
 };
 
-const rowShapes =
-  '{"text"}, {"prompt", "completion"}, {"messages": [{"role", "content"}]} or {"input_ids"[, "labels", "attention_mask"]}';
+const rowShapes: { readonly [A in Architecture]: string } = {
+  decoder:
+    '{"text"}, {"prompt", "completion"}, {"messages": [{"role", "content"}]} or {"input_ids"[, "labels", "attention_mask"]}',
+  "encoder-decoder":
+    '{"prompt", "completion"}, {"image", "prompt", "completion"}, {"input_ids", "labels"[, "attention_mask"]} or {"pixel_values_file", "input_ids", "labels"}',
+};
 
-export type Row = Record<string, unknown>;
+/** The name under which a row has one of its kind's keys; undefined if it lacks it. */
+export const foundKey = (row: Row, kind: RowKind, key: string): string | undefined =>
+  [key, ...(rowKeys[kind].instead?.[key] ?? [])].find((name) => Object.hasOwn(row, name));
+
+const isComplete = (row: Row, kind: RowKind): boolean =>
+  rowKeys[kind].required.every((key) => foundKey(row, kind, key) !== undefined);
 
 /**
- * Which kind of row this is. @throws DataError "missing-keys" or "ambiguous-row"
+ * Which kind of row this is. For an encoder–decoder, a row with a picture is of the picture's kind, whatever else it has.
+ * @throws DataError "missing-keys", "ambiguous-row", "wrong-kind" for rows that models of this architecture do not read
  */
-export function detectRowKind(value: unknown, place: Place): RowKind {
+export function detectRowKind(
+  value: unknown,
+  place: Place,
+  architecture: Architecture = "decoder",
+  pictures = false,
+): RowKind {
   const row = requireObject(value, place);
-  const complete = rowKinds.filter((kind) => rowKeys[kind].required.every((key) => Object.hasOwn(row, key)));
+  const pictured = pictureKind(row, pictures);
+  if (architecture === "decoder" && pictured !== undefined)
+    throw dataError(
+      "wrong-kind",
+      place,
+      `the row has a picture (${JSON.stringify(pictureKey(row))}), which a language model does not read. ` +
+        'Use a model for pictures, or read the text alone with kind: "prompt-completion" (or "text").',
+      { kind: pictured, architecture },
+    );
+  if (pictured !== undefined) {
+    requireRow(row, place, pictured);
+    return pictured;
+  }
+  const complete = kindsOf[architecture].filter((kind) => isComplete(row, kind) && !isPictured(kind));
   if (complete.length === 1) return complete[0]!;
   if (complete.length > 1)
     throw dataError(
@@ -36,7 +94,29 @@ export function detectRowKind(value: unknown, place: Place): RowKind {
       `the row can be read in ${complete.length} ways (${complete.join(", ")}). Say which with the option kind, or remove keys.`,
       { kinds: complete },
     );
-  throw missingKeys(row, place);
+  throw missingKeys(row, place, undefined, architecture);
+}
+
+export const isPictured = (kind: RowKind): boolean => kind === "image-text" || kind === "pixel-values";
+
+/** The key that says that a row is about a picture. A file's name alone says so only where pictures are read. */
+const pictureKey = (row: Row, pictures = false): string | undefined =>
+  ["pixel_values_file", "image", ...(pictures ? ["file_name"] : [])].find((key) => Object.hasOwn(row, key));
+
+function pictureKind(row: Row, pictures: boolean): RowKind | undefined {
+  const key = pictureKey(row, pictures);
+  if (key === undefined) return undefined;
+  return key === "pixel_values_file" ? "pixel-values" : "image-text";
+}
+
+/**
+ * Whether a row has a picture just if rows of this kind have one: those of a file that was taken for one kind by its first
+ * row. @throws DataError "mixed-kinds"
+ */
+export function requireSameKind(value: unknown, kind: RowKind, place: Place, pictures: boolean): void {
+  const row = requireObject(value, place);
+  const pictured = pictureKind(row, pictures);
+  if (pictured !== undefined && pictured !== kind) throw mixedKinds(kind, pictured, place);
 }
 
 /**
@@ -53,8 +133,7 @@ export function checkRow(value: unknown, kind: RowKind, vocabSize: number | unde
 /** The row as an object that has the keys of its kind, if one is given. */
 export function requireRow(value: unknown, place: Place, kind?: RowKind): Row {
   const row = requireObject(value, place);
-  if (kind !== undefined && !rowKeys[kind].required.every((key) => Object.hasOwn(row, key)))
-    throw missingKeys(row, place, kind);
+  if (kind !== undefined && !isComplete(row, kind)) throw missingKeys(row, place, kind);
   return row;
 }
 
@@ -63,34 +142,26 @@ function requireObject(value: unknown, place: Place): Row {
   throw dataError(
     "not-an-object",
     place,
-    `a row must be a JSON object, got ${describe(value)}. Expected ${rowShapes}.`,
+    `a row must be a JSON object, got ${describeValue(value)}. Expected ${rowShapes.decoder}.`,
   );
 }
 
-const describe = (value: unknown): string => {
-  if (value === null) return "null";
-  if (Array.isArray(value)) return "an array";
-  if (typeof value === "string")
-    return `the text ${JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)}`;
-  return typeof value === "object" ? "an object" : `${typeof value} ${String(value)}`;
-};
+const mixedKinds = (kind: RowKind, found: RowKind, place: Place): Error =>
+  dataError(
+    "mixed-kinds",
+    place,
+    `the row is of kind ${found}, but the rows before it are of kind ${kind}. Put the two kinds into separate files.`,
+    { kind, found },
+  );
 
-function missingKeys(row: Row, place: Place, kind?: RowKind): Error {
+function missingKeys(row: Row, place: Place, kind?: RowKind, architecture: Architecture = "decoder"): Error {
   const keys = Object.keys(row);
   const has = keys.length === 0 ? "an empty object" : `the keys ${quoteList(keys)}`;
   if (kind !== undefined) {
     const { required } = rowKeys[kind];
-    const other = rowKinds.find(
-      (k) => k !== kind && rowKeys[k].required.every((key) => Object.hasOwn(row, key)),
-    );
-    const missing = required.filter((key) => !Object.hasOwn(row, key));
-    if (other !== undefined)
-      return dataError(
-        "mixed-kinds",
-        place,
-        `the row is of kind ${other}, but the rows before it are of kind ${kind}. Put the two kinds into separate files.`,
-        { kind, found: other },
-      );
+    const other = rowKinds.find((k) => k !== kind && isComplete(row, k));
+    const missing = required.filter((key) => foundKey(row, kind, key) === undefined);
+    if (other !== undefined && !isPictured(kind)) return mixedKinds(kind, other, place);
     return dataError(
       "missing-keys",
       place,
@@ -98,16 +169,27 @@ function missingKeys(row: Row, place: Place, kind?: RowKind): Error {
       { missing, keys },
     );
   }
+  const foreign = rowKinds.find(
+    (k) => !kindsOf[architecture].includes(k) && !isPictured(k) && isComplete(row, k),
+  );
+  if (foreign !== undefined)
+    return dataError(
+      "wrong-kind",
+      place,
+      `the row is of kind ${foreign}, which is for language models; this model's encoder reads one text and its decoder writes another. Expected ${rowShapes[architecture]}.`,
+      { kind: foreign, architecture },
+    );
   const partial = Object.hasOwn(row, "prompt")
     ? ["completion"]
     : Object.hasOwn(row, "completion")
       ? ["prompt"]
       : [];
-  const wanted = partial.length > 0 ? partial : rowKinds.flatMap((k) => rowKeys[k].required);
+  const wanted =
+    partial.length > 0 ? partial : [...new Set(kindsOf[architecture].flatMap((k) => rowKeys[k].required))];
   return dataError(
     "missing-keys",
     place,
-    `the row has ${has}; expected ${rowShapes}.${suggest(wanted, keys)}`,
+    `the row has ${has}; expected ${rowShapes[architecture]}.${suggest(wanted, keys)}`,
     { missing: wanted, keys },
   );
 }
@@ -128,7 +210,9 @@ export function requireText(row: Row, key: string, place: Place): string {
     Array.isArray(value) && key !== "text"
       ? 'A conversation goes into "messages".'
       : "Write it as a JSON string.";
-  throw dataError("wrong-type", place, `"${key}" must be text, got ${describe(value)}. ${remedy}`, { key });
+  throw dataError("wrong-type", place, `"${key}" must be text, got ${describeValue(value)}. ${remedy}`, {
+    key,
+  });
 }
 
 export function readMessages(row: Row, place: Place): { messages: ChatMessage[]; tools?: unknown[] } {
@@ -137,12 +221,16 @@ export function readMessages(row: Row, place: Place): { messages: ChatMessage[];
     throw dataError(
       "wrong-type",
       place,
-      `"messages" must be a list of {"role", "content"}, got ${Array.isArray(messages) ? "an empty list" : describe(messages)}.`,
+      `"messages" must be a list of {"role", "content"}, got ${Array.isArray(messages) ? "an empty list" : describeValue(messages)}.`,
     );
   messages.forEach((message: unknown, i) => {
     const at = `messages[${i}]`;
     if (typeof message !== "object" || message === null || Array.isArray(message))
-      throw dataError("wrong-type", place, `${at} must be {"role", "content"}, got ${describe(message)}.`);
+      throw dataError(
+        "wrong-type",
+        place,
+        `${at} must be {"role", "content"}, got ${describeValue(message)}.`,
+      );
     const keys = Object.keys(message);
     if (typeof (message as Row)["role"] !== "string")
       throw dataError(
@@ -157,7 +245,7 @@ export function readMessages(row: Row, place: Place): { messages: ChatMessage[];
         place,
         content === undefined
           ? `${at} lacks "content"; it has the keys ${quoteList(keys)}.${suggest(["content"], keys)}`
-          : `${at}.content must be text, got ${describe(content)}.`,
+          : `${at}.content must be text, got ${describeValue(content)}.`,
       );
   });
   const roles = messages.map((message: ChatMessage) => message.role);
@@ -171,88 +259,10 @@ export function readMessages(row: Row, place: Place): { messages: ChatMessage[];
     );
   }
   if (tools !== undefined && tools !== null && !Array.isArray(tools))
-    throw dataError("wrong-type", place, `"tools" must be a list of JSON schemas, got ${describe(tools)}.`);
-  return Array.isArray(tools) ? { messages, tools } : { messages };
-}
-
-export function readIds(row: Row, vocabSize: number | undefined, place: Place) {
-  const integers = (key: string): number[] => {
-    const values = row[key];
-    if (!Array.isArray(values))
-      throw dataError("wrong-type", place, `"${key}" must be a list of integers, got ${describe(values)}.`, {
-        key,
-      });
-    const bad = values.findIndex((value) => !Number.isSafeInteger(value));
-    if (bad >= 0)
-      throw dataError(
-        "wrong-type",
-        place,
-        `"${key}"[${bad}] must be an integer, got ${describe(values[bad])}.`,
-        { key, position: bad },
-      );
-    return values as number[];
-  };
-  let inputIds = integers("input_ids").slice();
-  let labels = row["labels"] == null ? inputIds.slice() : integers("labels").slice();
-  const mask = row["attention_mask"] == null ? undefined : integers("attention_mask");
-  for (const [key, values] of [
-    ["labels", labels],
-    ["attention_mask", mask],
-  ] as const)
-    if (values !== undefined && values.length !== inputIds.length)
-      throw dataError(
-        "length-mismatch",
-        place,
-        `"${key}" has ${values.length} values, "input_ids" has ${inputIds.length}. They must be equally long.`,
-        { key },
-      );
-  checkTokens(inputIds, "input_ids", vocabSize, place);
-  checkTokens(labels, "labels", vocabSize, place);
-  if (mask !== undefined) {
-    const odd = mask.findIndex((bit) => bit !== 0 && bit !== 1);
-    if (odd >= 0)
-      throw dataError("wrong-type", place, `"attention_mask"[${odd}] is ${mask[odd]}; it must be 0 or 1.`, {
-        position: odd,
-      });
-    const first = mask.indexOf(1);
-    const end = mask.lastIndexOf(1) + 1;
-    const hole = first < 0 ? -1 : mask.slice(first, end).indexOf(0);
-    if (hole >= 0)
-      throw dataError(
-        "masked-inside",
-        place,
-        `"attention_mask"[${first + hole}] is 0 between tokens that are 1. Only padding at the ends can be masked; ` +
-          'to leave tokens out of the loss, set their "labels" to -100.',
-        { position: first + hole },
-      );
-    inputIds = first < 0 ? [] : inputIds.slice(first, end);
-    labels = first < 0 ? [] : labels.slice(first, end);
-  }
-  return { inputIds, labels };
-}
-
-/** @throws DataError "token-out-of-range" that names position and token. */
-export function checkTokens(
-  ids: readonly number[],
-  key: string,
-  vocabSize: number | undefined,
-  place: Place,
-): void {
-  const limit = vocabSize ?? 2 ** 31;
-  for (let position = 0; position < ids.length; position++) {
-    const token = ids[position]!;
-    if (token >= 0 && token < limit) continue;
-    if (key === "labels" && token === IGNORED_LABEL) continue;
-    const allowed = `0 to ${limit - 1}${key === "labels" ? ", or -100 for no loss" : ""}`;
-    const remedy =
-      key === "token"
-        ? "The tokenizer has more tokens than the model: use the tokenizer that belongs to it."
-        : "Tokenize with the tokenizer that belongs to the model.";
     throw dataError(
-      "token-out-of-range",
+      "wrong-type",
       place,
-      `${key === "token" ? "the token" : `"${key}"`} at position ${position} is ${token}, outside the vocabulary (${allowed}). ${remedy}`,
-      { position, token, vocabSize: limit, key },
+      `"tools" must be a list of JSON schemas, got ${describeValue(tools)}.`,
     );
-  }
+  return Array.isArray(tools) ? { messages, tools } : { messages };
 }

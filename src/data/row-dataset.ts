@@ -1,10 +1,21 @@
 import { DataError } from "../errors.ts";
 import { readAll } from "./byte-source.ts";
+import { completionOf, encodeDecoderRow, noProcessor, promptOf } from "./decoder-rows.ts";
 import { parseJson } from "./json-text.ts";
 import { LineIndex, type LineIndexOptions } from "./line-index.ts";
+import { checkPicture, readPicture } from "./pictures.ts";
 import { dataError, type Place } from "./problem.ts";
-import { checkRow, detectRowKind, type RowKind } from "./row-checks.ts";
-import { encodeRow, type RowOptions } from "./rows.ts";
+import {
+  checkRow,
+  detectRowKind,
+  isPictured,
+  kindsOf,
+  type RowKind,
+  requireRow,
+  requireSameKind,
+} from "./row-checks.ts";
+import { type Row, readDecoderIds } from "./row-ids.ts";
+import { type EncodedRow, encodeRow, type RowOptions } from "./rows.ts";
 import { StatsCounter } from "./stats.ts";
 import type { ByteSource, Dataset, DatasetStats, Example } from "./types.ts";
 import { checkTextStart, decodeUtf8 } from "./utf8.ts";
@@ -45,7 +56,7 @@ export class RowDataset implements Dataset {
     this.#source = source;
     this.#rows = rows;
     this.#options = options;
-    this.#counter = new StatsCounter(rows.length);
+    this.#counter = new StatsCounter(rows.length, options.architecture);
   }
 
   /**
@@ -63,8 +74,22 @@ export class RowDataset implements Dataset {
     const rows = (await isJsonArray(source)) ? await arrayRows(source) : await lineRows(source, lineOptions);
     if (rows.length === 0)
       throw dataError("empty", { file: source.name }, "the file has no rows. Give it at least one row.");
-    const kind = givenKind ?? detectRowKind(await rows.row(0), rows.place(0));
-    const dataset = new RowDataset(source, rows, kind, rowOptions);
+    const { architecture = "decoder", processor } = rowOptions;
+    const pictures = architecture === "encoder-decoder" && (rowOptions.pictures ?? processor !== undefined);
+    const kind = givenKind ?? detectRowKind(await rows.row(0), rows.place(0), architecture, pictures);
+    requireKind(kind, rowOptions, rows.place(0));
+    const checked: Rows =
+      givenKind !== undefined || architecture === "decoder"
+        ? rows
+        : {
+            ...rows,
+            async row(index) {
+              const row = await rows.row(index);
+              requireSameKind(row, kind, rows.place(index), pictures);
+              return row;
+            },
+          };
+    const dataset = new RowDataset(source, checked, kind, rowOptions);
     if (validate) await dataset.#validate(signal);
     return dataset;
   }
@@ -81,9 +106,23 @@ export class RowDataset implements Dataset {
     checkIndex(index, this.length, this.name);
     if (this.#closed)
       throw dataError("closed", { file: this.name }, "the dataset was closed. Close it after its last use.");
-    const encoded = encodeRow(await this.#rows.row(index), this.kind, this.#options, this.#rows.place(index));
+    const row = await this.#rows.row(index);
+    const place = this.#rows.place(index);
+    const encoded = this.#encode(row, place);
+    const pixelValues = await readPicture(row as Row, this.kind, this.#options, place);
     this.#counter.add(index, encoded);
-    return encoded.example;
+    return pixelValues === undefined ? encoded.example : { ...encoded.example, pixelValues };
+  }
+
+  /** An example without its picture, which is not read; `stats` does not count it. @throws as `get` */
+  async getText(index: number): Promise<Example> {
+    checkIndex(index, this.length, this.name);
+    return this.#encode(await this.#rows.row(index), this.#rows.place(index)).example;
+  }
+
+  #encode(row: unknown, place: Place): EncodedRow {
+    const encode = this.#options.architecture === "encoder-decoder" ? encodeDecoderRow : encodeRow;
+    return encode(row, this.kind, this.#options, place);
   }
 
   async close(): Promise<void> {
@@ -91,13 +130,27 @@ export class RowDataset implements Dataset {
     await this.#source.close?.();
   }
 
+  /** Everything that can be wrong with a row but its tokens' number, without tokenizing texts or decoding pictures. */
+  async #check(value: unknown, place: Place): Promise<void> {
+    const { kind } = this;
+    const { architecture, vocabSize } = this.#options;
+    if (architecture !== "encoder-decoder") return checkRow(value, kind, vocabSize, place);
+    const row = requireRow(value, place, kind);
+    if (kind === "prompt-completion") checkRow(row, kind, vocabSize, place);
+    else if (kind === "image-text") {
+      promptOf(row, this.#options, place);
+      completionOf(row, place);
+    } else readDecoderIds(row, vocabSize, place);
+    await checkPicture(row, kind, this.#options, place);
+  }
+
   async #validate(signal?: AbortSignal): Promise<void> {
     const problems: DataError[] = [];
     let count = 0;
     for (let i = 0; i < this.length; i++) {
-      if (i % 1024 === 0) signal?.throwIfAborted();
+      if (i % 1024 === 0 || isPictured(this.kind)) signal?.throwIfAborted();
       try {
-        checkRow(await this.#rows.row(i), this.kind, this.#options.vocabSize, this.#rows.place(i));
+        await this.#check(await this.#rows.row(i), this.#rows.place(i));
       } catch (error) {
         if (!(error instanceof DataError)) throw error;
         if (count++ < maxProblems) problems.push(error);
@@ -119,6 +172,31 @@ export class RowDataset implements Dataset {
       );
     }
   }
+}
+
+/** @throws DataError "wrong-kind", "no-processor" if rows of this kind cannot be read with these options. */
+function requireKind(
+  kind: RowKind,
+  { architecture = "decoder", processor, pictures }: RowOptions,
+  place: Place,
+): void {
+  if (!kindsOf[architecture].includes(kind))
+    throw dataError(
+      "wrong-kind",
+      place,
+      `rows of kind ${kind} are not for ${architecture === "decoder" ? "a language model" : "an encoder–decoder"}, ` +
+        `which reads ${kindsOf[architecture].join(", ")}. Use another model, or other rows.`,
+      { kind, architecture },
+    );
+  if (isPictured(kind) && pictures === false)
+    throw dataError(
+      "wrong-kind",
+      place,
+      "the row has a picture, and this model reads none. Use a model for pictures, or read the text alone " +
+        'with kind: "prompt-completion".',
+      { kind, architecture },
+    );
+  if (kind === "image-text" && processor === undefined) throw noProcessor(place);
 }
 
 /** @throws RangeError */

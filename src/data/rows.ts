@@ -1,18 +1,25 @@
 import { dataError, type Place, quoteList } from "./problem.ts";
 import {
-  checkTokens,
-  type Row,
+  type Architecture,
   type RowKind,
-  readIds,
   readMessages,
   requireRow,
   requireText,
   rowKeys,
 } from "./row-checks.ts";
+import { checkTokens, type Row, readIds } from "./row-ids.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { type Example, IGNORED_LABEL } from "./types.ts";
+import { type Example, IGNORED_LABEL, type RowProcessor } from "./types.ts";
 
 export type RowOptions = {
+  /** What the rows are for. Default "decoder", a language model. */
+  architecture?: Architecture | undefined;
+  /** Reads the pictures of rows, and the text beside them; needed for rows with "image". */
+  processor?: RowProcessor | undefined;
+  /** Whether the model reads pictures. Default: if it has an encoder. */
+  pictures?: boolean | undefined;
+  /** What is asked about a picture whose row has no "prompt", such as "<CAPTION>". */
+  prompt?: string | undefined;
   /** Needed for every kind but "input-ids". */
   tokenizer?: Tokenizer | undefined;
   /** Longest example in tokens; what is beyond is cut off at the end. */
@@ -26,7 +33,7 @@ export type RowOptions = {
   vocabSize?: number | undefined;
   /**
    * End {"text"} and {"prompt", "completion"} with the end token, unless they do already. Default: if the tokenizer
-   * has one. Chats end as their template says.
+   * has one; for an encoder–decoder, as the tokenizer does by itself. Chats end as their template says.
    */
   appendEos?: boolean | undefined;
 };

@@ -1,3 +1,4 @@
+import type { Architecture } from "./row-checks.ts";
 import type { EncodedRow } from "./rows.ts";
 import { type DatasetStats, IGNORED_LABEL } from "./types.ts";
 
@@ -7,6 +8,10 @@ export function countLabels(labels: ArrayLike<number>): number {
   for (let i = 1; i < labels.length; i++) if (labels[i] !== IGNORED_LABEL) count++;
   return count;
 }
+
+/** A decoder's labels that count. */
+const countDecoderLabels = (labels: ArrayLike<number>): number =>
+  countLabels(labels) + (labels.length > 0 && labels[0] !== IGNORED_LABEL ? 1 : 0);
 
 const maxIgnoredKeys = 100;
 
@@ -22,16 +27,18 @@ export class StatsCounter {
     ignoredKeys: [],
   };
   readonly #seen: Uint8Array;
+  readonly #count: (labels: ArrayLike<number>) => number;
 
-  constructor(length: number) {
+  constructor(length: number, architecture: Architecture = "decoder") {
     this.#seen = new Uint8Array(length);
+    this.#count = architecture === "decoder" ? countLabels : countDecoderLabels;
   }
 
   add(index: number, { example, truncated, tokenizedApart, ignoredKeys }: EncodedRow): void {
     if (this.#seen[index] === 1) return;
     this.#seen[index] = 1;
     const { stats } = this;
-    const labelTokens = countLabels(example.labels);
+    const labelTokens = this.#count(example.labels);
     stats.examples++;
     stats.tokens += example.inputIds.length;
     stats.labelTokens += labelTokens;

@@ -1,8 +1,8 @@
 import { readExactly } from "./byte-source.ts";
 import { Growable } from "./growable.ts";
 import { dataError, type Place } from "./problem.ts";
-import { checkTokens } from "./row-checks.ts";
 import { checkIndex } from "./row-dataset.ts";
+import { checkTokens } from "./row-ids.ts";
 import { appendEos } from "./rows.ts";
 import { StatsCounter } from "./stats.ts";
 import type { Tokenizer } from "./tokenizer.ts";
