@@ -73,7 +73,7 @@ function replacedBy(module: Module): Module | undefined {
 }
 
 /** PEFT would adapt the layers inside the first adapter, or put a second one beside it. */
-function refuseSecond(model: PreTrainedModel): void {
+export function refuseSecond(model: PreTrainedModel): void {
   for (const [path, module] of model.namedModules())
     if (replacedBy(module))
       throw new AdapterError(
@@ -82,7 +82,8 @@ function refuseSecond(model: PreTrainedModel): void {
       );
 }
 
-function refuseUnsupported(config: LoraConfig): void {
+/** @throws AdapterError for settings that are not implemented. */
+export function refuseUnsupported(config: LoraConfig): void {
   const unsupported = config.unsupportedForTraining();
   if (unsupported.length === 0) return;
   throw new AdapterError(

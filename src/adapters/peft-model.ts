@@ -9,12 +9,29 @@ import {
 } from "../checkpoint/index.ts";
 import { CheckpointError } from "../errors.ts";
 import type { Parameter, PreTrainedModel } from "../nn/index.ts";
-import type { Selection } from "../selection/index.ts";
+import { partsOf, type Selection } from "../selection/peft/selection.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { autoMappingOf, LoraConfig } from "./config.ts";
 import { CONFIG_FILE, WEIGHTS_FILE } from "./files.ts";
-import { injectAdapter, parametersByKey, readKey, removeAdapter, savedKey } from "./inject.ts";
+import {
+  injectAdapter,
+  parametersByKey,
+  readKey,
+  refuseSecond,
+  refuseUnsupported,
+  removeAdapter,
+  savedKey,
+} from "./inject.ts";
 import { loadAdapterTensors } from "./load.ts";
+import { moduleTreeOf } from "./module-tree.ts";
+import {
+  hasOlderKeys,
+  layoutFor,
+  type Naming,
+  nativeAdapter,
+  olderAdapter,
+  type SavedAdapter,
+} from "./older-adapter.ts";
 
 /** Weights as PEFT saved them before safetensors. */
 const PICKLE_FILE = "adapter_model.bin";
@@ -45,16 +62,23 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
   readonly peftConfig: LoraConfig;
   /** What was selected, in which order, and why. */
   readonly selection: Selection;
+  /** The names that the files had which it was loaded from; `"native"` for a new adapter. */
+  readonly naming: Naming;
+  /** The configuration under the older names, where it was loaded under them. */
+  readonly #older: LoraConfig | undefined;
 
-  constructor(baseModel: M, peftConfig: LoraConfig, selection: Selection) {
+  constructor(baseModel: M, peftConfig: LoraConfig, selection: Selection, older?: LoraConfig) {
     this.baseModel = baseModel;
     this.peftConfig = peftConfig;
     this.selection = selection;
+    this.#older = older;
+    this.naming = (older && baseModel.olderLayout?.naming) ?? "native";
   }
 
   /**
    * Loads an adapter that PEFT or Graft saved (adapter_config.json and adapter_model.safetensors) into a model.
-   * It can be trained on with `isTrainable`.
+   * It can be trained on with `isTrainable`. One that was made with an older class of the same model (Florence-2's remote
+   * code) is the same adapter here, under the model's own names.
    * @throws CheckpointError if the files are missing or malformed.
    * @throws AdapterError if they are not LoRA's, or belong to another model; the model is then as it was.
    */
@@ -68,10 +92,20 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
       file: `${store.name}/${CONFIG_FILE}`,
     });
     const weights = await readSafetensors(await openWeights(store));
-    const trained = config.with({ inferenceMode: !isTrainable });
-    const peft = new PeftModel(model, trained, injectAdapter(model, loadable(trained), { seed: 0 }));
+    const saved = { config: config.with({ inferenceMode: !isTrainable }), tensors: weights.tensors };
+    const { olderLayout: layout } = model;
+    const isOlder = layout !== undefined && hasOlderKeys(saved.tensors.keys(), layout, weights.name);
+    if (isOlder) {
+      refuseUnsupported(loadable(saved.config));
+      refuseSecond(model);
+    }
+    const { config: trained, tensors } = isOlder
+      ? await nativeAdapter({ ...saved, file: weights.name }, moduleTreeOf(model), layout)
+      : saved;
+    const selection = injectAdapter(model, loadable(trained), { seed: 0 });
+    const peft = new PeftModel(model, trained, selection, isOlder ? saved.config : undefined);
     try {
-      await loadAdapterTensors(peft, weights.tensors, weights.name);
+      await loadAdapterTensors(peft, tensors, weights.name);
     } catch (error) {
       removeAdapter(model);
       throw error;
@@ -139,19 +173,45 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
     });
   }
 
-  /** Contents of the adapter's two files. */
-  files(): { config: string; tensors: TensorsOrEntries; metadata: Record<string, string> } {
-    return { config: this.savedConfig().stringify(), tensors: this.stateDict(), metadata: { format: "pt" } };
+  /**
+   * The adapter under other names: what its two files hold, for the class that has them.
+   * @param naming `"remote-code"` for Florence-2.
+   * @throws AdapterError `unknown-naming` if the model has no such names, `no-older-name` listing modules that have none.
+   * @throws SelectionError if no configuration of PEFT says the same there.
+   */
+  renamed(naming: Naming): SavedAdapter {
+    const layout = layoutFor(naming, this.baseModel);
+    if (layout === undefined)
+      return { config: this.savedConfig(), selection: this.selection, tensors: this.stateDict() };
+    const parameters = parametersByKey(this.baseModel);
+    const tensorOf = (key: string): Tensor | TensorEntry | undefined => {
+      const parameter = parameters.get(readKey(key));
+      return parameter && (parameter.data ?? (parameter.storage as TensorEntry));
+    };
+    const { tree } = partsOf(this.selection);
+    const adapter = olderAdapter({ config: this.peftConfig, tensorOf }, tree, layout, this.#older);
+    return { ...adapter, config: adapter.config.with({ baseModelNameOrPath: this.baseModel.nameOrPath }) };
+  }
+
+  /** Contents of the adapter's two files. @throws as `renamed` for a naming other than "native". */
+  files({ naming = "native" }: { naming?: Naming } = {}): {
+    config: string;
+    tensors: TensorsOrEntries;
+    metadata: Record<string, string>;
+  } {
+    const { config, tensors } = this.renamed(naming);
+    return { config: config.stringify(), tensors, metadata: { format: "pt" } };
   }
 
   /**
    * Writes adapter_config.json and adapter_model.safetensors into a directory, which is made if need be (Node only).
-   * Both are there afterwards, or neither is.
-   * @throws CheckpointError if they cannot be written.
+   * Both are there afterwards, or neither is. With `naming: "remote-code"` they are for the class that came with older
+   * Florence-2 checkpoints.
+   * @throws CheckpointError if they cannot be written; for another naming as `renamed`.
    */
-  async savePretrained(directory: string): Promise<void> {
+  async savePretrained(directory: string, options: { naming?: Naming } = {}): Promise<void> {
     const { saveAdapter } = await import("./node.ts");
-    await saveAdapter(this, directory);
+    await saveAdapter(this, directory, options);
   }
 }
 

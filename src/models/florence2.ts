@@ -1,9 +1,10 @@
 import { UnsupportedModelError } from "../errors.ts";
 import type { Value } from "../graph/index.ts";
-import { type Embedding, type Layer, Linear, Module } from "../nn/index.ts";
+import { type Embedding, type Layer, Linear, Module, type OlderLayout } from "../nn/index.ts";
 import { BartModel } from "./bart.ts";
 import { type Florence2Settings, readFlorence2Config } from "./florence2-config.ts";
 import { nativeFlorence2Checkpoint, nativeFlorence2Config } from "./florence2-layout.ts";
+import { florence2OlderLayout } from "./florence2-older-modules.ts";
 import { Florence2MultiModalProjector } from "./florence2-projector.ts";
 import { Florence2VisionBackbone } from "./florence2-vision.ts";
 import { type ImageSize, ImageTextToTextLM } from "./image-text-lm.ts";
@@ -47,6 +48,9 @@ export class Florence2ForConditionalGeneration extends ImageTextToTextLM {
     this.lm_head = new Linear(hiddenSize, vocabSize, settings.tiedHead ? { weight } : {});
   }
 
+  override get olderLayout(): OlderLayout {
+    return florence2OlderLayout;
+  }
   override get vocabSize(): number {
     return this.settings.text.vocabSize;
   }

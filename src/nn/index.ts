@@ -16,6 +16,7 @@ export { Identity } from "./identity.ts";
 export { LayerNorm } from "./layer-norm.ts";
 export { fromRows, Linear, toRows } from "./linear.ts";
 export { Layer, Module, ModuleDict, type ModuleKind, ModuleList } from "./module.ts";
+export type { ListedModule, ListedModules, OlderLayout } from "./older-layout.ts";
 export { Parameter } from "./parameter.ts";
 export { PreTrainedModel } from "./pretrained-model.ts";
 export { RMSNorm } from "./rms-norm.ts";

@@ -1,5 +1,6 @@
 import type { Tensor } from "../tensor/index.ts";
 import { Module } from "./module.ts";
+import type { OlderLayout } from "./older-layout.ts";
 
 /** The root of a model that comes from a checkpoint: what adapters need to know of it besides its modules. */
 export abstract class PreTrainedModel extends Module {
@@ -16,6 +17,11 @@ export abstract class PreTrainedModel extends Module {
   /** Its config.json, where it has one. */
   get configFields(): Readonly<Record<string, unknown>> {
     return {};
+  }
+
+  /** Names that an older class gives the same model, if there is one. */
+  get olderLayout(): OlderLayout | undefined {
+    return undefined;
   }
 
   /** Paths of parameters that are shared, each with the first path of the same parameter. */
