@@ -13,6 +13,8 @@ export {
   estimateCost,
   type Figures,
   type FlopsByPart,
+  type MemoryCost,
+  type SavedTower,
   type Share,
   type TowerCost,
 } from "./cost/index.ts";

@@ -65,10 +65,22 @@ export type TreeConfig = {
   /** Of the stored weights: "float32", "bfloat16"… */
   readonly dtype?: string;
   readonly numAttentionHeads?: number;
+  /** Where encoder and decoder differ. */
+  readonly encoderAttentionHeads?: number;
+  readonly decoderAttentionHeads?: number;
+  /** Probabilities of the model's own dropouts in training: of hidden states, attention weights, activations. */
+  readonly dropout?: number;
+  readonly attentionDropout?: number;
+  readonly activationDropout?: number;
   /** Experts that each token goes through, in a mixture of them. */
   readonly numExpertsPerToken?: number;
   /** Height and width of the images that a vision model was made for. */
   readonly imageSize?: number;
+  /** Height and width of the windows of a vision model's attention. */
+  readonly windowSize?: number;
+  /** Heads of a vision model's attention, and groups of channels, stage by stage. */
+  readonly stageHeads?: readonly number[];
+  readonly stageGroups?: readonly number[];
   readonly textConfig?: TreeConfig;
   readonly visionConfig?: TreeConfig;
 };
@@ -113,8 +125,14 @@ const configNames = {
     ...["num_attention_heads", "n_head", "num_heads", "n_heads"],
     ...["encoder_attention_heads", "decoder_attention_heads"],
   ],
+  encoderAttentionHeads: ["encoder_attention_heads"],
+  decoderAttentionHeads: ["decoder_attention_heads"],
+  dropout: ["dropout"],
+  attentionDropout: ["attention_dropout"],
+  activationDropout: ["activation_dropout"],
   numExpertsPerToken: ["num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts"],
   imageSize: ["image_size"],
+  windowSize: ["window_size"],
 } as const;
 
 /** What selection and its costs read of a config.json. */
@@ -122,12 +140,18 @@ export function parseTreeConfig(config: Readonly<Json>): TreeConfig {
   const find = (names: readonly string[], type: "string" | "number"): unknown =>
     names.map((name) => config[name]).find((value) => typeof value === type);
   const { dtype, ...counts } = configNames;
+  const numbers = (name: string): number[] | undefined => {
+    const value = config[name];
+    return Array.isArray(value) && value.every((n) => typeof n === "number") ? value : undefined;
+  };
   const tie = config["tie_word_embeddings"];
   const parsed = {
     modelType: typeof config["model_type"] === "string" ? config["model_type"] : undefined,
     tieWordEmbeddings: typeof tie === "boolean" ? tie : undefined,
     dtype: find(dtype, "string"),
     ...Object.fromEntries(Object.entries(counts).map(([field, names]) => [field, find(names, "number")])),
+    stageHeads: numbers("num_heads"),
+    stageGroups: numbers("num_groups"),
     textConfig: isObject(config["text_config"]) ? parseTreeConfig(config["text_config"]) : undefined,
     visionConfig: isObject(config["vision_config"]) ? parseTreeConfig(config["vision_config"]) : undefined,
   };

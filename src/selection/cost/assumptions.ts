@@ -1,5 +1,5 @@
-import type { Setting } from "./estimate.ts";
 import type { Pass } from "./passes.ts";
+import type { Setting } from "./setting.ts";
 
 /** Experts per token that models of a type have by default. */
 const usualExperts: Readonly<Record<string, number>> = {
@@ -25,6 +25,12 @@ export class Assumptions {
     const heads = Math.max(1, Math.round(width / size));
     this.add(`Attention of width ${width} has ${heads} heads of ${width / heads}: config.json does not say.`);
     return heads;
+  }
+
+  /** Heads, or groups, of a stage of DaViT, where config.json is not there to tell. */
+  davitParts(channels: number, size: number): number {
+    this.add(`DaViT's heads and groups have ${size} channels each: config.json does not say.`);
+    return Math.max(1, Math.round(channels / size));
   }
 
   /** Experts that a token goes through; models without any have one. */

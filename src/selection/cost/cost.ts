@@ -2,16 +2,19 @@
 export type CostOptions = {
   /** Examples per step. Default 1. */
   batchSize?: number;
-  /** Tokens per example; of the encoder, where there are two. Default 512. */
+  /**
+   * Tokens per example; of the encoder, where there are two, those that stand for a picture included. Default 512; for
+   * Florence-2 the picture's and 16 of a prompt.
+   */
   sequenceLength?: number;
-  /** Tokens per example of the decoder of an encoder–decoder model. Default: sequenceLength. */
+  /** Tokens per example of the decoder of an encoder–decoder model. Default: sequenceLength; for Florence-2 64. */
   targetLength?: number;
   /** Share of the tokens that carry a label, so that the vocabulary is scored there. Default 1. */
   labelFraction?: number;
   /** Positions per image (or sound), where the model's names and shapes don't tell. */
   imageTokens?: number;
-  /** Height and width of the images, for models of convolutions. Default: config.json's. */
-  imageSize?: number;
+  /** Height and width of the images (a number: of both), for models of convolutions. Default: config.json's; 768 for Florence-2. */
+  imageSize?: number | readonly [height: number, width: number];
   /** Bytes of one stored base parameter. Default: by config.json's dtype, else 4. */
   bytesPerWeight?: number;
 };
@@ -57,16 +60,22 @@ export type Share = {
 /** The figures of `targetModules: "all-linear"` with the same rank, and the selection's as shares of them. */
 export type AllLinear = Figures & { readonly share: Share };
 
-/** One stack of layers. Figures are null where nobody knows how many positions it has. */
+/**
+ * One stack of layers, or the projector between two. Operations are per example. Figures are null where nobody knows how many
+ * positions it has.
+ */
 export type TowerCost = {
   /** Parent of its layers: `model.encoder`. */
   readonly path: string;
   readonly layers: number;
-  /** Positions per example. */
+  /** Of the base model, below `path`; shared ones are counted where they are first. */
+  readonly parameters: number;
+  readonly trainableParameters: number;
+  /** Positions per example, of its output. */
   readonly positions: number | null;
-  /** Per position of its own. */
   readonly forwardFlops: FlopsByPart | null;
   readonly backwardFlops: FlopsByPart | null;
+  /** For the batch. */
   readonly activationBytes: number | null;
   /** The first layer that the backward pass reaches. */
   readonly lowestLayer: string | null;
@@ -74,13 +83,38 @@ export type TowerCost = {
   readonly isCrossed: boolean;
 };
 
+/** What it saves that no gradient goes into a tower, against adapters on every linear layer of the model. */
+export type SavedTower = {
+  readonly path: string;
+  /** Per example. */
+  readonly backwardFlops: number;
+  /** Of the whole backward pass with all-linear. */
+  readonly backwardShare: number;
+  /** For the batch. */
+  readonly activationBytes: number;
+  readonly activationShare: number;
+};
+
+/** MemoryCost that a training step is expected to need, in bytes. */
+export type MemoryCost = {
+  /** Frozen weights, which are held in float32. */
+  readonly frozenBytes: number;
+  /** What is trained, its gradient, and the optimizer's two moments. */
+  readonly trainedBytes: number;
+  readonly activationBytes: number;
+  /** The process, the runtime, and what single operators need while they run. */
+  readonly overheadBytes: number;
+  readonly totalBytes: number;
+};
+
 /** What training a selection costs. */
 export type Cost = Figures & {
   readonly trainableFraction: number;
-  /** What operations are counted for: a token of text (of the encoder, where there are two), or a whole image or sound. */
+  /** What operations are counted for: a token of text (of the encoder, where there are two); an example where there are images or sound. */
   readonly per: "token" | "example";
   /** Of all parameters that are not trained, as stored. */
   readonly frozenWeightBytes: number;
+  readonly memory: MemoryCost;
   /** Where the backward pass ends: the first layer in the order of execution that depends on something trained. */
   readonly lowestLayer: string | null;
   readonly saved: {
@@ -90,6 +124,8 @@ export type Cost = Figures & {
     readonly backwardShare: number;
     /** Per token: gradients of frozen weights, which full fine-tuning would compute too. */
     readonly weightGradientFlops: number;
+    /** Towers that no gradient goes into. Computed when first read. */
+    readonly towers: readonly SavedTower[];
     /** Share of the base model's forward pass below the lowest adapted layer: spared in later epochs where its outputs are kept. */
     readonly frozenForwardShare: number;
   };
@@ -101,6 +137,8 @@ export type Cost = Figures & {
     readonly sequenceLength: number;
     readonly targetLength: number;
     readonly labelFraction: number;
+    /** Of the pictures, where their size counts. */
+    readonly imageSize: readonly [height: number, width: number] | null;
   };
   /** What had to be taken for granted. */
   readonly assumptions: readonly string[];

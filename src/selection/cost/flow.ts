@@ -1,3 +1,4 @@
+import { area, type GradientWork, gradientWork, type Maps } from "./positions.ts";
 import type { Unit } from "./units.ts";
 
 /** Operations (a multiplication and an addition are two) by what they are for. */
@@ -84,6 +85,11 @@ export class Flow {
     this.#drops = drops;
   }
 
+  /** All of this tower's forward pass so far is what no adapter changes. */
+  markFrozen(): void {
+    this.account.frozenForward = sumFlops(this.account.forward);
+  }
+
   keep({ buffers }: Flowing): void {
     for (const kept of buffers) {
       if (kept.isKept) continue;
@@ -97,6 +103,24 @@ export class Flow {
    * gradients of the factors.
    */
   linear(x: Flowing, unit: Unit, rows: number, part: "frozen" | "head" = "frozen"): Flowing {
+    return this.#multiply(x, unit, { rows, part, elements: rows * unit.inputs });
+  }
+
+  /** y = W ∗ x + s B ∗ (A ∗ x) on the images of all examples; as `linear`, where the sizes of the maps are not known. */
+  convolution(x: Flowing, unit: Unit, examples: number, { before, after }: Maps): Flowing {
+    return this.#multiply(x, unit, {
+      rows: examples * area(after),
+      part: "frozen",
+      elements: examples * area(before) * unit.inputs,
+      ...(unit.convolution && { work: gradientWork(unit.convolution, { before, after }) }),
+    });
+  }
+
+  #multiply(
+    x: Flowing,
+    unit: Unit,
+    { rows, part, elements, work = { kernel: 1, input: 1 } }: Multiplication,
+  ): Flowing {
     const { forward, backward } = this.account;
     const { rank, weight, other } = this.#trainedOf(unit);
     const active = Math.min(this.#expertsPerToken, unit.experts);
@@ -108,16 +132,16 @@ export class Flow {
     const own = weight && part === "frozen" ? "trained" : part;
     forward[own] += product;
     forward.trained += low * (unit.factorA + unit.factorB);
-    if (x.isNeeded) backward[own] += product;
-    else this.account.stopped += product;
+    if (x.isNeeded) backward[own] += product * work.input;
+    else this.account.stopped += product * work.input;
     if (weight) {
-      backward.trained += product;
+      backward.trained += product * work.kernel;
       this.keep(x);
-    } else this.account.weightGradients += product;
+    } else this.account.weightGradients += product * work.kernel;
     if (rank > 0) {
       const { factorA, factorB } = unit;
-      backward.trained += low * (2 * factorB + factorA + (x.isNeeded ? factorA : 0));
-      if (this.#drops) this.keep(fresh(true, rows * unit.inputs * (x.isNeeded ? 1.25 : 1)));
+      backward.trained += low * (2 * factorB + factorA * (work.kernel + (x.isNeeded ? work.input : 0)));
+      if (this.#drops) this.keep(fresh(true, elements * (x.isNeeded ? 1.25 : 1)));
       else this.keep(x);
       this.keep(fresh(true, share * rank));
     }
@@ -135,9 +159,18 @@ export class Flow {
   }
 
   /** x / deviation · w: its gradient needs x, and its output is computed from x again. */
-  norm(x: Flowing): Flowing {
-    if (x.isNeeded) this.keep(x);
-    return x;
+  norm(x: Flowing, trained?: "weight" | "bias"): Flowing {
+    const isNeeded = x.isNeeded || trained !== undefined;
+    // the gradient of a bias reads nothing
+    if (x.isNeeded || trained === "weight") this.keep(x);
+    return isNeeded === x.isNeeded ? x : { ...x, isNeeded };
+  }
+
+  /** The model's own dropout with probability p of `elements` numbers: its mask, of a byte each, stays for the gradient. */
+  drop(x: Flowing, p: number, elements: number): Flowing {
+    if (p === 0) return x;
+    if (x.isNeeded) this.keep(fresh(true, elements / 4));
+    return fresh(x.isNeeded, elements);
   }
 
   /** act(x): as a norm. */
@@ -158,7 +191,18 @@ export class Flow {
    */
   attention(
     { q, k, v }: { q: boolean; k: boolean; v: boolean },
-    { examples, queries, keys, width, keyWidth, valueWidth, heads, hasHeadNorms, angles }: AttentionShape,
+    {
+      examples,
+      queries,
+      keys,
+      width,
+      keyWidth,
+      valueWidth,
+      heads,
+      dropout = 0,
+      hasHeadNorms,
+      angles,
+    }: AttentionShape,
   ): Flowing {
     const scores = 2 * examples * queries * keys * width;
     const weighted = 2 * examples * queries * keys * valueWidth;
@@ -168,7 +212,11 @@ export class Flow {
     const done = (q ? scores : 0) + (k ? scores : 0) + (p ? weighted : 0) + (v ? weighted : 0);
     backward.attention += done;
     this.account.stopped += 2 * (scores + weighted) - done;
-    if (p || v) this.keep(fresh(true, examples * heads * queries * keys));
+    const weights = examples * heads * queries * keys;
+    // what is dropped is multiplied with the values, softmax's gradient reads what it was before
+    if (dropout === 0 ? p || v : p) this.keep(fresh(true, weights));
+    if (dropout > 0 && p) this.keep(fresh(true, weights / 4));
+    if (dropout > 0 && v) this.keep(fresh(true, weights));
     if (k) this.keep(fresh(true, examples * queries * width));
     if (q) this.keep(fresh(true, examples * keys * keyWidth));
     if (p) this.keep(fresh(true, examples * keys * keyWidth));
@@ -184,6 +232,14 @@ export class Flow {
   }
 }
 
+type Multiplication = {
+  readonly rows: number;
+  readonly part: "frozen" | "head";
+  /** Numbers of the input. */
+  readonly elements: number;
+  readonly work?: GradientWork;
+};
+
 export type AttentionShape = {
   /** Norms, and rotations by position, between projections and heads. */
   readonly hasHeadNorms: boolean;
@@ -197,4 +253,6 @@ export type AttentionShape = {
   /** Of the keys (or values) as projected, fewer heads with grouped queries. */
   readonly keyWidth: number;
   readonly heads: number;
+  /** Probability of the model's own dropout of attention weights. */
+  readonly dropout?: number;
 };

@@ -1,2 +1,12 @@
-export type { AllLinear, Cost, CostOptions, Figures, FlopsByPart, Share, TowerCost } from "./cost.ts";
+export type {
+  AllLinear,
+  Cost,
+  CostOptions,
+  Figures,
+  FlopsByPart,
+  MemoryCost,
+  SavedTower,
+  Share,
+  TowerCost,
+} from "./cost.ts";
 export { estimateCost } from "./estimate.ts";

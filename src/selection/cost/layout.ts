@@ -8,10 +8,19 @@ export type Stage = {
   readonly units: Unit[];
   /** Queries and keys are normalised, head by head. */
   hasHeadNorms: boolean;
+  /** Width of its first norm. */
+  normWidth?: number;
 };
+
+/**
+ * How a tower is executed: layers as most models have them, DaViT's convolutions and blocks, or the projector that makes
+ * tokens of what comes out of them.
+ */
+export type TowerKind = "layers" | "davit" | "projector";
 
 /** A stack of layers with what comes before and after it. */
 export type Tower = {
+  readonly kind: TowerKind;
   /** Parent of the lists: `model.encoder`. */
   readonly path: string;
   /** Place of its first layer among the modules. */
@@ -21,6 +30,8 @@ export type Tower = {
   readonly tail: Unit[];
   /** Positions that its learned position embedding has. */
   positions?: number;
+  /** Norms of its embeddings, before the first layer. */
+  readonly frontNorms: string[];
 };
 
 /** What a model executes, as far as its names and shapes tell. */
@@ -28,6 +39,8 @@ export type Layout = {
   readonly towers: readonly Tower[];
   /** Scores the output tokens. */
   readonly head: Unit | undefined;
+  /** Embeds the input tokens. */
+  readonly embedding: Unit | undefined;
   readonly units: readonly Unit[];
   /** Unit of each module of the tree, -1 where it has none. */
   readonly unitOf: Int32Array;
@@ -54,8 +67,10 @@ export function layOut(tree: ModuleTree): Layout {
   const towers = new Map<string, Tower>();
   const parameterUnits = new Map<string, Unit>();
   const outside: Outside[] = [];
+  const frontNorms: number[] = [];
   const positions: { readonly index: number; readonly rows: number }[] = [];
   let head: Unit | undefined;
+  let embedding: Unit | undefined;
   let isRotary = false;
 
   const add = (unit: Omit<Unit, "id">): Unit => {
@@ -80,7 +95,9 @@ export function layOut(tree: ModuleTree): Layout {
       if (isNumber(name, start)) {
         const list = modules[holder]!.name;
         if (stageOf[index] === -1) {
-          if (isParent(modules, index)) stageOf[index] = openStage(name, list, index);
+          // a list in a list: its items are the layers
+          if (isParent(modules, index) && module.kind !== "modulelist")
+            stageOf[index] = openStage(name, list, index);
         } else if (/expert[^.]*$/i.test(list)) {
           index = foldExperts(index, holder) - 1;
           continue;
@@ -92,10 +109,10 @@ export function layOut(tree: ModuleTree): Layout {
   }
 
   function openStage(name: string, list: string, index: number): number {
-    const path = list.slice(0, Math.max(0, list.lastIndexOf(".")));
+    const path = parentOf(list.replace(/(?:\.\d+)+$/, ""));
     let tower = towers.get(path);
     if (tower === undefined) {
-      tower = { path, start: index, front: [], stages: [], tail: [] };
+      tower = { kind: "layers", path, start: index, front: [], stages: [], tail: [], frontNorms: [] };
       towers.set(path, tower);
     }
     const stage: Stage = { name, units: [], hasHeadNorms: false };
@@ -105,8 +122,15 @@ export function layOut(tree: ModuleTree): Layout {
 
   function addUnits(module: ModuleInfo, index: number): void {
     const { name, parameters } = module;
-    if (stageOf[index] === -1) isRotary ||= module.className.includes("Rotary");
-    else if (module.kind === "norm" && /\.(?:q|k)(?:uery|ey)?_(?:layer_?)?norm$/.test(name))
+    if (stageOf[index] === -1) {
+      isRotary ||= module.className.includes("Rotary");
+      if (module.kind === "norm" && /embed/i.test(name)) frontNorms.push(index);
+    } else if (module.kind === "norm") stages[stageOf[index]!]!.normWidth ??= parameters[0]?.[1][0] ?? 0;
+    if (
+      stageOf[index] !== -1 &&
+      module.kind === "norm" &&
+      /\.(?:q|k)(?:uery|ey)?_(?:layer_?)?norm$/.test(name)
+    )
       stages[stageOf[index]!]!.hasHeadNorms = true;
     if (module.className === "MaxPool2d" && stageOf[index] === -1) place(index, add(pooling(name)));
     const unit = module.in === null ? undefined : unitFor(module);
@@ -115,6 +139,7 @@ export function layOut(tree: ModuleTree): Layout {
       unitOf[index] = made.id;
       if (name === tree.outputEmbeddings) head = made;
       else place(index, made);
+      if (name === tree.inputEmbeddings) embedding = made;
       if (unit.op === "lookup" && /position/i.test(name)) positions.push({ index, rows: unit.inputs });
       return;
     }
@@ -176,38 +201,62 @@ export function layOut(tree: ModuleTree): Layout {
     }
   }
 
-  const ordered = [...towers.values()].map(interleave);
+  const ordered = withProjector([...towers.values()].map(interleave), outside);
   // a model without layers is one layer of what it has
   if (ordered.length === 0)
     return {
-      ...{ head, units, unitOf, parameterUnits, stageOf, stages, isRotary },
+      ...{ head, embedding, units, unitOf, parameterUnits, stageOf, stages, isRotary },
       towers: [
         {
+          kind: "layers",
           path: "",
           start: 0,
           front: [],
           stages: [{ name: "", units: outside.map(({ unit }) => unit), hasHeadNorms: false }],
           tail: [],
+          frontNorms: [],
         },
       ],
     };
   for (const { index, unit } of outside) placeOutside(ordered, modules[index]!.name, index, unit);
+  for (const index of frontNorms) {
+    const { name } = modules[index]!;
+    towerFor(ordered, name, index, true)?.frontNorms.push(name);
+  }
   for (const { index, rows } of positions) {
     const tower = towerFor(ordered, modules[index]!.name, index, true);
     if (tower !== undefined && rows > 0) tower.positions ??= rows;
   }
-  return { towers: ordered, head, units, unitOf, parameterUnits, stageOf, stages, isRotary };
+  return { towers: ordered, head, embedding, units, unitOf, parameterUnits, stageOf, stages, isRotary };
 }
 
-/** DaViT lists the convolutions between its stages by themselves: each is executed before the stage of its number. */
+/** DaViT lists the convolutions between its stages by themselves: each is executed before the blocks of its number. */
 function interleave(tower: Tower): Tower {
-  const { stages } = tower;
-  const list = parentOf(stages[0]!.name);
-  const first = stages.filter(({ name }) => parentOf(name) === list);
-  const second = stages.filter(({ name }) => parentOf(name) !== list);
-  const isInterleaved =
-    first.length === second.length && first.every(({ units }) => units[0]?.convolution !== undefined);
-  return isInterleaved ? { ...tower, stages: first.flatMap((stage, i) => [stage, second[i]!]) } : tower;
+  const { stages, path } = tower;
+  if (!stages.some(({ units }) => units.some(({ name }) => isDavit(name)))) return tower;
+  const start = path === "" ? 0 : path.length + 1;
+  const place = ({ name }: Stage): number => Number.parseInt(name.slice(start).split(".")[1]!, 10);
+  const isBlock = ({ units }: Stage): number => Number(units.some(({ name }) => isDavit(name)));
+  // in its place among others of its number each stays
+  return {
+    ...tower,
+    kind: "davit",
+    stages: stages.toSorted((a, b) => place(a) - place(b) || isBlock(a) - isBlock(b)),
+  };
+}
+
+const isDavit = (name: string): boolean => /\.(?:window|channel)_attn\./.test(name);
+
+/** DaViT's maps become tokens in a module of its own, which is executed after it. */
+function withProjector(towers: Tower[], outside: readonly Outside[]): Tower[] {
+  const davit = towers.findIndex(({ kind }) => kind === "davit");
+  const first = outside.find(({ unit }) => /(?:^|\.)multi_modal_projector\./.test(unit.name));
+  if (davit === -1 || first === undefined) return towers;
+  const path = first.unit.name.replace(/(multi_modal_projector)\..*$/, "$1");
+  const projector: Tower = {
+    ...{ kind: "projector", path, start: first.index, front: [], stages: [], tail: [], frontNorms: [] },
+  };
+  return towers.toSpliced(davit + 1, 0, projector);
 }
 
 const isInside = (name: string, container: string): boolean =>

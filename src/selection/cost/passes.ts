@@ -1,3 +1,5 @@
+import { parentOf } from "../python.ts";
+import { runDavit } from "./davit.ts";
 import {
   type Account,
   type AttentionShape,
@@ -10,6 +12,7 @@ import {
 } from "./flow.ts";
 import type { Layout, Stage, Tower } from "./layout.ts";
 import { isSignal, type Positions } from "./positions.ts";
+import { runProjector } from "./projector.ts";
 import { isCrossAttention } from "./roles.ts";
 import { type AttentionLayer, type MlpLayer, sublayersOf } from "./sublayers.ts";
 import type { Unit } from "./units.ts";
@@ -24,10 +27,34 @@ export type Feed = {
   headsOf(tower: Tower, width: number): number;
   /** Cosines and sines by which a tower turns queries and keys, if it does. */
   anglesOf(tower: Tower): Buffer | undefined;
+  /** Height and width of the windows of its attention; heads of a stage, and groups of its channels, which are so many. */
+  windowOf(tower: Tower): number;
+  stageHeadsOf(tower: Tower, stage: number, channels: number): number;
+  stageGroupsOf(tower: Tower, stage: number, channels: number): number;
+  /** Probabilities of a tower's own dropouts. */
+  dropoutOf(tower: Tower): Dropouts;
   /** Attention and MLP of a layer read the same input. */
   readonly isParallel: boolean;
+  /** Norms stand behind the sums, not before attention and MLP. */
+  isPostNorm(tower: Tower): boolean;
   /** Something in the layer that is no product is trained: a norm, say. */
   isStageTrained(stage: Stage): boolean;
+  /** What of a norm is trained. */
+  trainedOf(name: string): "weight" | "bias" | undefined;
+};
+
+/** Probabilities of dropping hidden states, attention weights, activations. */
+export type Dropouts = {
+  readonly hidden: number;
+  readonly attention: number;
+  readonly activation: number;
+};
+
+/** What follows a tower. */
+export type Result = {
+  readonly output: Flowing;
+  readonly lowest: string | undefined;
+  readonly isCrossed: boolean;
 };
 
 /** What one tower costs. */
@@ -41,22 +68,39 @@ export type Pass = {
 };
 
 /** Where a tower's attention to another tower finds it. */
-type Memory = { readonly output: Flowing; readonly count: number };
+type Memory = { readonly output: Flowing; readonly count: number; readonly tower: Tower };
+
+/** What a tower reads besides its own embeddings. */
+type Sources = {
+  readonly joins: readonly Flowing[];
+  readonly memory: Memory | undefined;
+  /** Embeds the input tokens. */
+  readonly embedding: Unit | undefined;
+};
 
 /** Follows a batch through all towers: encoders before decoders, images before the text that speaks of them. */
 export function passThrough(layout: Layout, flow: Flow, feed: Feed): Pass[] {
   const passes: Pass[] = [];
-  const signals: Flowing[] = [];
+  let signals: Flowing[] = [];
   let memory: Memory | undefined;
   let last: Flowing | undefined;
   for (const tower of inOrder(layout)) {
     flow.account = newAccount();
     const joins = layout.head === undefined || crossAttends(tower) ? [] : signals;
-    const { output, lowest, isCrossed } = runTower(tower, joins, memory, flow, feed);
-    if (isSignal(tower)) signals.push(output);
-    memory = { output, count: feed.positionsOf(tower).count ?? 1 };
+    const { output, lowest, isCrossed } = run(tower);
+    if (tower.kind === "projector") signals = [output];
+    else if (isSignal(tower)) signals.push(output);
+    memory = { output, tower, count: feed.positionsOf(tower).count ?? 1 };
     last = output;
     passes.push({ tower, account: flow.account, lowest, isCrossed });
+
+    function run(one: Tower): Result {
+      if (one.kind === "davit") return runDavit(one, flow, feed);
+      if (one.kind === "layers")
+        return runTower(one, { joins, memory, embedding: layout.embedding }, flow, feed);
+      const map = feed.positionsOf(memory!.tower).map ?? [memory!.count, 1];
+      return runProjector(one, { output: memory!.output, map }, flow, feed);
+    }
   }
   if (layout.head !== undefined && last !== undefined) {
     const { head } = layout;
@@ -80,24 +124,13 @@ function inOrder({ towers, head }: Layout): Tower[] {
   return towers.toSorted((a, b) => rank(a) - rank(b));
 }
 
-function runTower(
-  tower: Tower,
-  joins: readonly Flowing[],
-  memory: Memory | undefined,
-  flow: Flow,
-  feed: Feed,
-): { output: Flowing; lowest: string | undefined; isCrossed: boolean } {
+function runTower(tower: Tower, sources: Sources, flow: Flow, feed: Feed): Result {
+  const { joins, memory } = sources;
   const positions = feed.positionsOf(tower);
   const rowsOf = (unit: Unit): number => feed.examples * positions.of(unit);
-  const hasOwnEmbedding = tower.front.some(({ name }) => name.startsWith(`${tower.path}.`));
-  let x: Flowing = { isNeeded: joins.some(({ isNeeded }) => isNeeded), buffers: [] };
-  const isCrossed = x.isNeeded || (crossAttends(tower) && memory?.output.isNeeded === true);
-  for (const unit of tower.front) {
-    // an embedding that towers share is executed under their own names for it
-    if (unit.op === "lookup" && hasOwnEmbedding && !unit.name.startsWith(`${tower.path}.`)) continue;
-    const made = unit.op === "lookup" ? flow.lookup(unit, rowsOf(unit)) : flow.linear(x, unit, rowsOf(unit));
-    x = unit.op === "lookup" ? flow.add(x, made, rowsOf(unit) * unit.outputs) : made;
-  }
+  const isJoined = joins.some(({ isNeeded }) => isNeeded);
+  const isCrossed = isJoined || (crossAttends(tower) && memory?.output.isNeeded === true);
+  let x = embed(tower, sources, flow, feed);
   let lowest = x.isNeeded ? (tower.stages[0]?.name ?? tower.path) : undefined;
   const account = flow.account;
   const angles = feed.anglesOf(tower);
@@ -127,6 +160,45 @@ function runTower(
   return { output: x, lowest, isCrossed };
 }
 
+/** What the first layer reads: tokens, positions, what other towers made, a norm of their sum. */
+function embed(tower: Tower, { joins, embedding }: Sources, flow: Flow, feed: Feed): Flowing {
+  const positions = feed.positionsOf(tower);
+  const rowsOf = (unit: Unit): number => (isPositions(unit) ? 1 : feed.examples) * positions.of(unit);
+  const isMerged = joins.length > 0 && embedding !== undefined && tower.front.includes(embedding);
+  const hasOwnEmbedding = tower.front.some(({ name }) => name.startsWith(`${tower.path}.`));
+  const isLeftOut = (unit: Unit): boolean => {
+    if (unit.op !== "lookup") return false;
+    // what is merged with images is embedded before the tower sees it
+    if (isMerged) return unit !== embedding && unit.inputs === embedding.inputs && !isPositions(unit);
+    // an embedding that towers share is executed under their own names for it
+    return hasOwnEmbedding && !unit.name.startsWith(`${tower.path}.`);
+  };
+  let x: Flowing = { isNeeded: joins.some(({ isNeeded }) => isNeeded), buffers: [] };
+  for (const unit of tower.front) {
+    if (isLeftOut(unit)) continue;
+    if (unit.op === "lookup") {
+      const made = flow.lookup(unit, rowsOf(unit));
+      x = flow.add(x, made, feed.examples * positions.of(unit) * unit.outputs);
+    } else {
+      const maps = positions.mapsOf?.(unit);
+      x = maps ? flow.convolution(x, unit, feed.examples, maps) : flow.linear(x, unit, rowsOf(unit));
+    }
+  }
+  const places = feed.examples * (positions.count ?? 0);
+  // which token is an image's, and which of its features
+  if (isMerged && x.isNeeded) flow.keep({ isNeeded: true, buffers: [{ bytes: 9 * places, isKept: false }] });
+  const [norm] = tower.frontNorms;
+  if (norm !== undefined) {
+    x = flow.norm(x, feed.trainedOf(norm));
+    x = flow.drop(x, feed.dropoutOf(tower).hidden, places * widthOfTower(tower));
+  }
+  return x;
+}
+
+const isPositions = ({ op, name }: Unit): boolean => op === "lookup" && /position/i.test(name);
+
+const widthOfTower = ({ stages }: Tower): number => stages[0]?.units[0]?.inputs ?? 0;
+
 function runStage(
   tower: Tower,
   stage: Stage,
@@ -138,13 +210,20 @@ function runStage(
 ): Flowing {
   const positions = feed.positionsOf(tower);
   const rowsOf = (unit: Unit): number => feed.examples * positions.of(unit);
-  let x: Flowing = feed.isStageTrained(stage) ? { ...input, isNeeded: true } : input;
+  let x: Flowing =
+    feed.isStageTrained(stage) && !feed.isPostNorm(tower) ? { ...input, isNeeded: true } : input;
   let beside = x;
   for (const sublayer of sublayersOf(stage)) {
     if (sublayer.kind === "chain") {
       const { unit } = sublayer;
       if (unit.op === "lookup") continue; // position biases
-      x = flow.activation(flow.linear(x, unit, rowsOf(unit)));
+      const maps = positions.mapsOf?.(unit);
+      const made = maps ? flow.convolution(x, unit, feed.examples, maps) : flow.linear(x, unit, rowsOf(unit));
+      x = flow.activation(made);
+      continue;
+    }
+    if (feed.isPostNorm(tower)) {
+      x = behind(sublayer, x);
       continue;
     }
     const isBeside = sublayer.kind === "mlp" && sublayer.isBeside;
@@ -158,6 +237,26 @@ function runStage(
     x = flow.add(x, output, feed.examples * positions.of(stage.units[0]!) * width);
   }
   return x;
+
+  /** norm(x + f x) */
+  function behind(sublayer: AttentionLayer | MlpLayer, read: Flowing): Flowing {
+    const { hidden, activation } = feed.dropoutOf(tower);
+    const elements = feed.examples * positions.of(stage.units[0]!) * widthOf(sublayer);
+    const made =
+      sublayer.kind === "attention"
+        ? attend(tower, sublayer, read, memory, flow, feed, { hasHeadNorms: stage.hasHeadNorms, angles })
+        : transform(sublayer, read, flow, rowsOf, activation);
+    const sum = flow.add(read, flow.drop(made, hidden, elements), elements);
+    return flow.norm(sum, feed.trainedOf(normBehind(sublayer)));
+  }
+}
+
+/** The norm behind a sublayer, by the names of BART's. */
+function normBehind(sublayer: AttentionLayer | MlpLayer): string {
+  const { name } = Object.values(sublayer.parts)[0]!;
+  return sublayer.kind === "attention"
+    ? `${parentOf(name)}_layer_norm`
+    : `${parentOf(name)}.final_layer_norm`;
 }
 
 /** Of what a sublayer adds to the residual. */
@@ -205,8 +304,9 @@ function attend(
     parts.k?.outputs ?? Math.min(width, parts.qkv === undefined ? width : (parts.qkv.outputs - width) / 2);
   const shape: AttentionShape = {
     ...{ examples, queries, width, valueWidth, keyWidth },
-    keys: Math.min(sourceCount, reach(first.name)),
+    keys: sourceCount,
     heads: feed.headsOf(tower, width),
+    dropout: feed.dropoutOf(tower).attention,
     ...heads,
   };
   const attended = flow.attention({ q: q!.isNeeded, k: k!.isNeeded, v: v!.isNeeded }, shape);
@@ -217,13 +317,13 @@ function attend(
 const normed = (x: Flowing, unit: Unit | undefined, flow: Flow): Flowing =>
   unit === undefined ? x : flow.norm(x);
 
-/** Keys that a query sees at most: the windows (12 × 12) and the groups of channels (32) of DaViT. */
-function reach(name: string): number {
-  if (/window/.test(name)) return 144;
-  return /channel/.test(name) ? 32 : Number.POSITIVE_INFINITY;
-}
-
-function transform({ parts }: MlpLayer, n: Flowing, flow: Flow, rowsOf: (unit: Unit) => number): Flowing {
+function transform(
+  { parts }: MlpLayer,
+  n: Flowing,
+  flow: Flow,
+  rowsOf: (unit: Unit) => number,
+  dropout = 0,
+): Flowing {
   const run = (x: Flowing, unit: Unit): Flowing => flow.linear(x, unit, rowsOf(unit));
   const routed = parts.router && run(n, parts.router);
   let inner = n;
@@ -231,7 +331,10 @@ function transform({ parts }: MlpLayer, n: Flowing, flow: Flow, rowsOf: (unit: U
     inner = flow.gated(run(n, parts.gate), run(n, parts.up));
   else {
     const first = parts.gateUp ?? parts.in ?? parts.gate ?? parts.up;
-    if (first !== undefined) inner = flow.activation(run(n, first));
+    if (first !== undefined) {
+      const activated = flow.activation(run(n, first));
+      inner = flow.drop(activated, dropout, rowsOf(first) * first.outputs);
+    }
   }
   const output = parts.down === undefined ? inner : run(inner, parts.down);
   return routed?.isNeeded ? { ...output, isNeeded: true } : output;

@@ -14,6 +14,8 @@ import type { Unit } from "./units.ts";
 export type TrainedUnits = {
   of(unit: Unit): Trained;
   isStageTrained(stage: Stage): boolean;
+  /** What of a module that is no unit is trained: all of it, or its bias alone. */
+  ofNorm(name: string): "weight" | "bias" | undefined;
   readonly parameters: number;
   readonly file: { readonly parameters: number; readonly bytes: number };
 };
@@ -29,6 +31,7 @@ class Marks {
   readonly weight: Uint8Array;
   readonly other: Uint8Array;
   readonly stages = new Set<Stage>();
+  readonly norms = new Map<string, "weight" | "bias">();
 
   constructor({ units }: Layout) {
     this.rank = new Float64Array(units.length);
@@ -70,6 +73,7 @@ export function trainedBySelection(tree: ModuleTree, selection: Selection, layou
   return {
     of: (unit) => marks.of(unit),
     isStageTrained: (stage) => marks.stages.has(stage),
+    ofNorm: (name) => marks.norms.get(name),
     parameters: selection.trainableParameters,
     file: (savesMore && wholeFile(tree, selection)) || file,
   };
@@ -155,7 +159,10 @@ function markOthers(
     const unit = unitOf[index]!;
     const stage = stages[stageOf[index]!];
     if (unit !== -1) (isWhole ? marks.weight : marks.other)[unit] = 1;
-    else if (stage !== undefined && parameters.length > 0) marks.stages.add(stage);
+    else if (parameters.length > 0) {
+      marks.norms.set(name, isWhole ? "weight" : "bias");
+      if (stage !== undefined) marks.stages.add(stage);
+    }
     for (const [own] of isWhole ? parameters : []) {
       const stacked = layout.parameterUnits.get(`${name}.${own}`);
       if (stacked !== undefined) marks.weight[stacked.id] = 1;
@@ -219,6 +226,7 @@ export function trainedByAllLinear(tree: ModuleTree, selection: Selection, layou
   return {
     of: (unit) => ({ ...others.of(unit), rank: marks.of(unit).rank }),
     isStageTrained: (stage) => others.stages.has(stage),
+    ofNorm: (name) => others.norms.get(name),
     parameters: file.parameters + otherParameters(selection),
     file,
   };

@@ -80,6 +80,7 @@ export function unitFor({
         role: "chain",
         weights: (inputs / groups) * outputs * product(kernel),
         factorA: inputs * product(kernel),
+        factorB: outputs / groups,
         convolution: {
           kernel,
           stride: spread(extra?.stride, 1),

@@ -1,6 +1,6 @@
 import { type Dim, evaluateDim, lower, type Node, reachable, type Value } from "../../../src/graph/index.ts";
 import { operandsOf } from "../../../src/graph/traverse.ts";
-import type { CausalLM } from "../../../src/models/index.ts";
+import type { ImageSize, LanguageModel } from "../../../src/models/index.ts";
 import { lowerings } from "../../../src/runtime/lowerings.ts";
 import { gradientName, trainingProgram } from "../../../src/training/program.ts";
 
@@ -26,7 +26,16 @@ export type GraphCounts = {
   readonly trainedElements: number;
 };
 
-export type BatchShape = { readonly batch: number; readonly sequence: number; readonly labels: number };
+export type BatchShape = {
+  readonly batch: number;
+  /** Tokens per example; of the encoder, where there are two. */
+  readonly sequence: number;
+  /** Of the decoder. */
+  readonly target?: number;
+  readonly labels: number;
+  /** Size of each example's picture. */
+  readonly image?: ImageSize;
+};
 
 const elementBytes: Readonly<Record<string, number>> = { float32: 4, int32: 4, int64: 8, bool: 1 };
 
@@ -34,12 +43,18 @@ const elementBytes: Readonly<Record<string, number>> = { float32: 4, int32: 4, i
  * Counts on the graph that training runs, differentiated and lowered for the CPU, what a step of a batch of this shape
  * multiplies and keeps.
  */
-export function countGraph(model: CausalLM, { batch, sequence, labels }: BatchShape): GraphCounts {
-  const { outputs, trained } = trainingProgram(model);
+export function countGraph(
+  model: LanguageModel,
+  { batch, sequence, target = sequence, labels, image }: BatchShape,
+): GraphCounts {
+  const { outputs, trained } = trainingProgram(model, { image });
   const lowered = lower(outputs, lowerings.cpu);
   const symbols = new Map([
     ["batch", batch],
     ["sequence", sequence],
+    ["source", sequence],
+    ["target", target],
+    ["images", batch],
     ["labels", labels],
   ]);
   const size = (shape: readonly Dim[]): number =>
@@ -80,7 +95,11 @@ export function countGraph(model: CausalLM, { batch, sequence, labels }: BatchSh
 }
 
 function productFlops(node: Node, value: Value, size: (shape: readonly Dim[]) => number): number {
-  const [a] = node.inputs as readonly Value[];
+  const [a, b] = node.inputs as readonly Value[];
+  // every number of the result is a sum over channels of a group and places of the kernel
+  if (node.op === "Conv") return 2 * size(value.shape) * size(b!.shape.slice(1));
+  // and here every number of the input is spread as widely
+  if (node.op === "ConvTranspose") return 2 * size(a!.shape) * size(b!.shape.slice(1));
   if (node.op === "MatMul") return 2 * size(value.shape) * size([a!.shape.at(-1)!]);
   if (node.op !== "Gemm") return 0;
   const { transA } = node.attributes as { transA: boolean };
@@ -94,11 +113,14 @@ function bufferOf(value: Value): Value {
   return value;
 }
 
-/** A frozen weight, or its transposition or conversion, which is made once, when the model is loaded. */
+/** A frozen weight, or its transposition or conversion, or a kernel turned round: made once, when the model is loaded. */
 function isWeight(value: Value): boolean {
   const { source } = value;
   if (source.kind !== "node") return source.kind === "weight";
-  return ["Cast", "Transpose"].includes(source.node.op) && isWeight(source.node.inputs[0] as Value);
+  const ofKernels = value.rank >= 4 ? ["Reshape", "Gather"] : [];
+  return (
+    ["Cast", "Transpose", ...ofKernels].includes(source.node.op) && isWeight(source.node.inputs[0] as Value)
+  );
 }
 
 const isTrainedHead = ({ source, shape }: Value, vocabSize: number): boolean =>
@@ -111,7 +133,7 @@ function partOf(
   vocabSize: number,
 ): keyof ProductFlops {
   const operands = (node.inputs as readonly (Value | undefined)[]).slice(0, 2) as readonly Value[];
-  if (operands.every(({ rank }) => rank === 2)) {
+  if (node.op !== "MatMul" || operands.every(({ rank }) => rank === 2)) {
     const weight = operands.find((operand) => isWeight(operand) || isTrainedHead(operand, vocabSize));
     if (weight === undefined) return "trained";
     return weight.shape.includes(vocabSize) ? "head" : "frozen";

@@ -1,0 +1,53 @@
+import type { Figures, FlopsByPart } from "./cost.ts";
+import { type Account, type Flops, Flow, sumFlops } from "./flow.ts";
+import { type Pass, passThrough } from "./passes.ts";
+import { feedOf, positionsOf, type Setting, unitsOf } from "./setting.ts";
+import type { TrainedUnits } from "./trained.ts";
+
+/** What one way of training costs. */
+export type Outcome = {
+  readonly figures: Figures;
+  readonly passes: readonly Pass[];
+  readonly known: readonly Pass[];
+};
+
+/** Sums are over the towers of which the number of positions is known. */
+export function figuresOf(trained: TrainedUnits, setting: Setting): Outcome {
+  const { layout, selection, assumptions } = setting;
+  const perToken = assumptions.expertsPerToken(setting);
+  const flow = new Flow((unit) => trained.of(unit), perToken, selection.config.loraDropout > 0);
+  const passes = passThrough(layout, flow, feedOf(trained, setting));
+  const known = passes.filter(({ tower }) => positionsOf(tower, setting).count !== undefined);
+  const units = unitsOf(setting);
+  const total = (pick: (account: Account) => Flops): FlopsByPart =>
+    flopsPer(
+      known.map(({ account }) => pick(account)),
+      units,
+    );
+  return {
+    passes,
+    known,
+    figures: {
+      trainableParameters: trained.parameters,
+      adapterParameters: trained.file.parameters,
+      adapterBytes: trained.file.bytes,
+      gradientBytes: 4 * trained.parameters,
+      optimizerBytes: 8 * trained.parameters,
+      forwardFlops: total(({ forward }) => forward),
+      backwardFlops: total(({ backward }) => backward),
+      activationBytes: known.reduce((sum, { account }) => sum + account.keptBytes, 0),
+    },
+  };
+}
+
+/** Of all together, for each of `units` tokens or examples. */
+export function flopsPer(all: readonly Flops[], units: number): FlopsByPart {
+  const sum = (part: keyof Flops): number => all.reduce((total, flops) => total + flops[part], 0) / units;
+  const parts = {
+    frozen: sum("frozen"),
+    trained: sum("trained"),
+    attention: sum("attention"),
+    head: sum("head"),
+  };
+  return { total: sumFlops(parts), ...parts };
+}
