@@ -8,16 +8,17 @@
  */
 const started = performance.now();
 
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 import type { Rows } from "./make-checkpoint.ts";
 
 const { getPeftModel, LoraConfig } = await import("../src/adapters/index.ts");
+const { collate } = await import("../src/data/index.ts");
+const { loadLanguageModel } = await import("../src/models/index.ts");
 const { createEngine } = await import("../src/runtime/node.ts");
 const { tensor } = await import("../src/tensor/index.ts");
-const { AdamW, version } = await import("../src/training/index.ts");
-const { loadSteps } = await import("./graft-work.ts");
+const { AdamW, TrainingStep, version } = await import("../src/training/index.ts");
 const importSeconds = (performance.now() - started) / 1000;
 
 const { values, positionals } = parseArgs({
@@ -37,23 +38,40 @@ const [batchSize, steps, threads] = [values.batch, values.steps, values.threads]
   number,
 ];
 const rows = JSON.parse(readFileSync(values.rows, "utf8")) as Rows;
+const examples = rows.input_ids.map((inputIds, i) => ({
+  inputIds,
+  labels: rows.labels[i]!,
+  ...(rows.pixels && { pixelValues: tensor("float32", [...rows.pixels.shape], readPicture(rows.pixels, i)) }),
+}));
+
+function readPicture({ file, shape: [channels, height, width] }: NonNullable<Rows["pixels"]>, index: number) {
+  const pixels = new Float32Array(channels * height * width);
+  const handle = openSync(file, "r");
+  readSync(handle, pixels, 0, pixels.byteLength, index * pixels.byteLength);
+  closeSync(handle);
+  return pixels;
+}
 
 const begin = performance.now();
-const { model, prepare } = await loadSteps(positionals[0]!, rows);
+const model = await loadLanguageModel(positionals[0]!);
 const peft = getPeftModel(model, LoraConfig.fromJSON({ peft_type: "LORA", ...JSON.parse(values.lora) }));
 await peft.materialize();
 const parameters = new Map([...peft.trainableParameters()].map(([name, { data }]) => [name, data!]));
 const optimizer = new AdamW(parameters, { learningRate: Number(values["learning-rate"]), weightDecay: 0.01 });
 const engine = await createEngine({ threads });
-const run = await prepare(engine);
+const training = await TrainingStep.create(model, engine);
 const loadSeconds = (performance.now() - begin) / 1000;
 
 const stepSeconds: number[] = [];
 const losses: number[] = [];
 for (let step = 0; step < steps; step++) {
-  const lines = Array.from({ length: batchSize }, (_, i) => (step * batchSize + i) % rows.input_ids.length);
+  const lines = Array.from({ length: batchSize }, (_, i) => (step * batchSize + i) % examples.length);
   const stepBegin = performance.now();
-  const { loss, gradients } = await run(lines, step);
+  const batch = collate(
+    lines.map((line) => examples[line]!),
+    { padTokenId: 0, side: "right", labels: rows.pixels ? "decoder" : "aligned" },
+  );
+  const { loss, gradients } = await training.run(batch, { lossScale: 1 / batch.labelTokens, seed: step });
   optimizer.step(
     new Map(
       [...gradients].map(([name, data]) => [name, tensor("float32", parameters.get(name)!.shape, data)]),
