@@ -2,7 +2,7 @@ import { type Dim, dimMultiply, input, op, symbol, type Value } from "../graph/i
 import { withDropoutNoise } from "../nn/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { type CausalLM, causalInputs } from "./causal-lm.ts";
-import { crossEntropy, IGNORED, labelFeeds, randomBits, toMask } from "./loss.ts";
+import { crossEntropy, type DropoutOptions, IGNORED, labelFeeds, randomBits, toMask } from "./loss.ts";
 
 /** A batch of texts to learn to continue. */
 export type CausalBatch = {
@@ -19,7 +19,10 @@ export type CausalBatch = {
  * `loss_scale` [] (1 / number of labels of the whole step, so that gradients of accumulated batches add up to the mean's), and
  * with dropout random int32 `dropout_noise` [batch, sequence].
  */
-export function causalLoss(model: CausalLM, { dropout = false }: { dropout?: boolean } = {}): Value {
+export function causalLoss(
+  model: CausalLM,
+  { dropout = false, modelDropout = true }: DropoutOptions = {},
+): Value {
   const inputs = causalInputs();
   const [batch, sequence] = inputs.inputIds.shape as [Dim, Dim];
   const labels = symbol("labels");
@@ -28,11 +31,13 @@ export function causalLoss(model: CausalLM, { dropout = false }: { dropout?: boo
   const noise = op.reshape(input("dropout_noise", "int32", [batch, sequence]), [
     dimMultiply(batch, sequence),
   ]);
-  return withDropoutNoise(dropout ? [noise, op.gather(noise, positions)] : [], () => {
+  const active = dropout ? [noise, op.gather(noise, positions)] : [];
+  const build = (): Value => {
     const { hidden } = model.hiddenStates(inputs);
     const rows = op.gather(op.reshape(hidden, [dimMultiply(batch, sequence), hidden.shape[2]!]), positions);
     return op.mul(crossEntropy(model.logits(rows), targets), input("loss_scale", "float32", []));
-  });
+  };
+  return withDropoutNoise(active, build, { ofModel: modelDropout });
 }
 
 /**

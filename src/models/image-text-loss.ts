@@ -2,7 +2,7 @@ import { DataError } from "../errors.ts";
 import { dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { type ImageSize, type ImageTextToTextLM, imageInputs } from "./image-text-lm.ts";
-import { randomBits } from "./loss.ts";
+import { type DropoutOptions, randomBits } from "./loss.ts";
 import { lossOf, type Seq2SeqBatch, seq2seqFeeds } from "./seq2seq-loss.ts";
 
 /** A batch of prompts with pictures of one size, and what is to be written about them. */
@@ -18,7 +18,7 @@ export type ImageTextBatch = Seq2SeqBatch & {
  */
 export function imageTextLoss(
   model: ImageTextToTextLM,
-  { image, dropout = false }: { image: ImageSize; dropout?: boolean },
+  { image, ...options }: DropoutOptions & { image: ImageSize },
 ): Value {
   const { pixelValues, imageRows: rows } = imageInputs(model, image);
   const images = symbol("images");
@@ -27,7 +27,7 @@ export function imageTextLoss(
     return op.reshape(perImage, [dimMultiply(images, count)]);
   });
   return lossOf(model, {
-    dropout,
+    ...options,
     noise,
     encode: ({ inputIds, attentionMask }) => {
       const features = model.imageFeatures(pixelValues);

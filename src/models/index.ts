@@ -27,6 +27,7 @@ export {
   AutoModelForSeq2SeqLM,
   loadLanguageModel,
 } from "./load.ts";
+export type { DropoutOptions } from "./loss.ts";
 export { olderLayoutOf } from "./older-layouts.ts";
 export {
   type BuiltModel,

@@ -2,6 +2,9 @@ import { op, type Value } from "../graph/index.ts";
 import { numel, type Tensor, tensor } from "../tensor/index.ts";
 import { seededGenerator } from "../tensor/random.ts";
 
+/** Which dropouts are active in a loss: all of them with `dropout`, but for those of the model itself if `modelDropout` is false. */
+export type DropoutOptions = { readonly dropout?: boolean; readonly modelDropout?: boolean };
+
 /** Label of a place that nothing is learned from. */
 export const IGNORED = -100n;
 

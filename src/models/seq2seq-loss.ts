@@ -1,7 +1,7 @@
 import { type Dim, dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
 import { withDropoutNoise } from "../nn/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
-import { crossEntropy, IGNORED, labelFeeds, randomBits, toMask } from "./loss.ts";
+import { crossEntropy, type DropoutOptions, IGNORED, labelFeeds, randomBits, toMask } from "./loss.ts";
 import { type Seq2SeqInputs, type Seq2SeqLM, seq2seqInputs } from "./seq2seq-lm.ts";
 
 /** A batch of texts and what is to be written about them. Unlike a causal model's, labels are not shifted by the loss. */
@@ -38,17 +38,18 @@ export function shiftTokensRight(
  * Inputs besides those of `seq2seqInputs`: `label_positions` [labels] (rows of the flattened batch), `label_targets` [labels],
  * `loss_scale` [], and with dropout random int32 `dropout_noise` [batch, source] and `decoder_dropout_noise` [batch, target].
  */
-export const seq2seqLoss = (model: Seq2SeqLM, { dropout = false }: { dropout?: boolean } = {}): Value =>
-  lossOf(model, { dropout, encode: (inputs) => model.encode(inputs) });
+export const seq2seqLoss = (model: Seq2SeqLM, options: DropoutOptions = {}): Value =>
+  lossOf(model, { ...options, encode: (inputs) => model.encode(inputs) });
 
 /** As `seq2seqLoss`, with an encoder's output [batch, source, hidden] made in another way, which may need more noise. */
 export function lossOf(
   model: Seq2SeqLM,
   {
-    dropout,
+    dropout = false,
+    modelDropout = true,
     encode,
     noise: more = [],
-  }: { dropout: boolean; encode: (inputs: Seq2SeqInputs) => Value; noise?: readonly Value[] },
+  }: DropoutOptions & { encode: (inputs: Seq2SeqInputs) => Value; noise?: readonly Value[] },
 ): Value {
   const inputs = seq2seqInputs();
   const [batch, source] = inputs.inputIds.shape as [Dim, Dim];
@@ -61,12 +62,13 @@ export function lossOf(
   const encoderNoise = rowsOf("dropout_noise", source);
   const decoderNoise = rowsOf("decoder_dropout_noise", target);
   const noise = [encoderNoise, decoderNoise, op.gather(decoderNoise, positions), ...more];
-  return withDropoutNoise(dropout ? noise : [], () => {
+  const build = (): Value => {
     const { hidden } = model.decode({ ...inputs, encoderHidden: encode(inputs) });
     const rows = op.reshape(hidden, [dimMultiply(batch, target), hidden.shape[2]!]);
     const logits = model.logits(op.gather(rows, positions));
     return op.mul(crossEntropy(logits, targets), input("loss_scale", "float32", []));
-  });
+  };
+  return withDropoutNoise(dropout ? noise : [], build, { ofModel: modelDropout });
 }
 
 /** What the graph inputs of `seq2seqLoss` are fed; `lossScale` is by default 1 / labels. */

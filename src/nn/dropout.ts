@@ -3,16 +3,21 @@ import { seededGenerator } from "../tensor/random.ts";
 import { fromRows, toRows } from "./linear.ts";
 import { Layer } from "./module.ts";
 
-/** Random int32 per row, [rows], for graphs that are being built; one for each number of rows. */
-let current: readonly Value[] = [];
+/** What dropouts of a graph that is being built draw from: random int32 per row, [rows], one for each number of rows. */
+let current: { readonly noise: readonly Value[]; readonly ofModel: boolean } = { noise: [], ofModel: false };
 
 /**
- * Builds a part of a graph in which dropouts are active. Each draws from the noise that has as many rows as what it drops
- * from: [batch · sequence] for hidden states, say. Outside, and where no noise fits, dropouts are the identity.
+ * Builds a part of a graph in which dropouts are active: those of adapters, and with `ofModel` (the default) those that belong
+ * to the model itself, which its config.json names. Each draws from the noise that has as many rows as what it drops from:
+ * [batch · sequence] for hidden states, say. Outside, and where no noise fits, dropouts are the identity.
  */
-export function withDropoutNoise<T>(noise: readonly Value[], build: () => T): T {
+export function withDropoutNoise<T>(
+  noise: readonly Value[],
+  build: () => T,
+  { ofModel = true }: { ofModel?: boolean } = {},
+): T {
   const outer = current;
-  current = noise;
+  current = { noise, ofModel };
   try {
     return build();
   } finally {
@@ -20,7 +25,11 @@ export function withDropoutNoise<T>(noise: readonly Value[], build: () => T): T 
   }
 }
 
-const noiseOf = (rows: Dim): Value | undefined => current.find((noise) => dimEquals(noise.shape[0]!, rows));
+const noiseOf = (rows: Dim): Value | undefined =>
+  current.noise.find((noise) => dimEquals(noise.shape[0]!, rows));
+
+/** The same for what belongs to the model. */
+const modelNoiseOf = (rows: Dim): Value | undefined => (current.ofModel ? noiseOf(rows) : undefined);
 
 /**
  * Inverted dropout inside the graph: y = x · m / (1 - p), m ~ Bernoulli(1 - p), independent per element; the identity unless
@@ -58,7 +67,7 @@ export class Dropout extends Layer {
 
 /** Dropout of hidden states that is no module of its own, as torch.nn.functional.dropout. Shape of x: [..., features]. */
 export const dropFeatures = (x: Value, p: number, seed: number): Value =>
-  p === 0 || noiseOf(dimProduct(x.shape.slice(0, -1))) === undefined
+  p === 0 || modelNoiseOf(dimProduct(x.shape.slice(0, -1))) === undefined
     ? x
     : fromRows(new Dropout(p, seed).forward(toRows(x)), x);
 
@@ -69,7 +78,7 @@ export const dropFeatures = (x: Value, p: number, seed: number): Value =>
  */
 export function dropSamples(x: Value, p: number, seed: number): Value {
   const [samples, ...others] = x.shape;
-  const noise = noiseOf(samples!);
+  const noise = modelNoiseOf(samples!);
   if (p === 0 || noise === undefined) return x;
   const one = others.map(() => 1);
   const random = op.mul(op.reshape(noise, [samples!, ...one]), oddFactors(1, [1, ...one], seed));
@@ -85,7 +94,7 @@ export function dropSamples(x: Value, p: number, seed: number): Value {
 export function dropAttention(weights: Value, p: number, seed: number): Value {
   if (p === 0) return weights;
   const [batch, kvHeads, group, queries, keys] = weights.shape as [Dim, number, number, Dim, Dim];
-  const [n, m] = [noiseOf(dimMultiply(batch, queries)), noiseOf(dimMultiply(batch, keys))];
+  const [n, m] = [modelNoiseOf(dimMultiply(batch, queries)), modelNoiseOf(dimMultiply(batch, keys))];
   if (n === undefined || m === undefined) return weights;
   const one = constantOf([1], [], "int32");
   const permuted = op.mul(m, op.add(op.add(m, m), one));

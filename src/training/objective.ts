@@ -6,6 +6,7 @@ import {
   causalFeeds,
   causalLoss,
   causalNoise,
+  type DropoutOptions,
   type ImageSize,
   type ImageTextBatch,
   ImageTextToTextLM,
@@ -29,7 +30,7 @@ export type Objective = {
   /** Whether most batches have pictures, so that their graph is not known before they are. */
   readonly readsPictures: boolean;
   /** loss_scale · Σ over labelled places of -ln p(label), for batches with pictures of this size, or without. */
-  readonly loss: (options: { dropout: boolean; image: ImageSize | undefined }) => Value;
+  readonly loss: (options: DropoutOptions & { image: ImageSize | undefined }) => Value;
   /** What the loss reads. `lossScale` is 1 / labels of the whole step, so that gradients of accumulated batches add up to the mean's. */
   readonly feeds: (batch: Batch, options: { lossScale: number }) => Record<string, Tensor>;
   /** Random bits for dropout, which follow from the seed alone. */
@@ -75,8 +76,8 @@ const imageText = (model: ImageTextToTextLM): Objective => {
       return pixelValues && { height: height!, width: width! };
     },
     readsPictures: true,
-    loss: ({ image, dropout }) =>
-      image ? imageTextLoss(model, { image, dropout }) : text.loss({ image, dropout }),
+    loss: ({ image, ...options }) =>
+      image ? imageTextLoss(model, { image, ...options }) : text.loss({ image, ...options }),
     feeds(batch, options) {
       if (hasPictures(batch)) return imageTextFeeds(model, batch, options);
       imageRows(batch.inputIds, { imageTokenId: model.imageTokenId, features: 0 }); // placeholders without a picture

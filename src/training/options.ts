@@ -84,6 +84,11 @@ export const trainingOptionsSchema = z.strictObject({
   seed: number("a whole number from 0 to 2³² − 1", (n) => Number.isInteger(n) && n >= 0 && n < 2 ** 32)
     .default(42)
     .describe("Seed of initial weights, order of examples and dropout."),
+  modelDropout: boolean()
+    .default(false)
+    .describe(
+      "Also drop what the model's config.json says (dropout, drop_path_rate), as transformers does in training. Without it the model computes as in evaluation, and only the adapter's own dropout applies.",
+    ),
   shuffle: boolean().default(true).describe("Visit the examples in a new random order every epoch."),
   groupByLength: boolean()
     .default(false)
@@ -220,6 +225,7 @@ export function optionsFingerprint(options: TrainingOptions): Record<string, Jso
     batchSize: options.batchSize,
     gradientAccumulationSteps: options.gradientAccumulationSteps,
     seed: options.seed,
+    modelDropout: options.modelDropout,
     shuffle: options.shuffle,
     groupByLength: options.groupByLength,
     paddingSide: options.paddingSide,

@@ -10,16 +10,20 @@ export const gradientName = (parameter: Parameter): string => `gradient ${parame
 export const trainedParameters = (model: LanguageModel): Parameter[] =>
   [...model.namedParameters()].flatMap(([, parameter]) => (parameter.trainable ? [parameter] : []));
 
-/** The loss of batches with pictures of a size, or without, and its gradient for every trained parameter. */
+/**
+ * The loss of batches with pictures of a size, or without, and its gradient for every trained parameter. Adapters drop what
+ * they are told to; the model itself computes as in evaluation, unless there is `modelDropout`.
+ */
 export function trainingProgram(
   model: LanguageModel,
   {
     image,
+    modelDropout = false,
     objective = objectiveOf(model),
-  }: { image?: ImageSize | undefined; objective?: Objective | undefined } = {},
+  }: { image?: ImageSize | undefined; modelDropout?: boolean; objective?: Objective } = {},
 ): { outputs: Record<string, Value>; trained: Parameter[] } {
   const trained = trainedParameters(model);
-  const loss = objective.loss({ image, dropout: true });
+  const loss = objective.loss({ image, dropout: true, modelDropout });
   const cotangents = gradients(
     loss,
     trained.map((parameter) => parameter.value),

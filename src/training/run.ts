@@ -115,7 +115,7 @@ export class Run {
       settings.loadBestModelAtEnd && state.best?.checkpoint !== undefined && store
         ? await readWeights(await store.readAdapter(state.best.checkpoint), weights)
         : undefined;
-    const step = await TrainingStep.create(peft.baseModel, engine);
+    const step = await TrainingStep.create(peft.baseModel, engine, settings);
     const files = (await store?.metrics(saved && state.step)) ?? [];
     return new Run(context, {
       step,

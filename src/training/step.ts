@@ -19,19 +19,25 @@ export class TrainingStep {
   /** What it has gradients for, in the order of the module tree. */
   readonly trained: readonly Parameter[];
   private readonly model: LanguageModel;
+  private readonly modelDropout: boolean;
   private readonly objective: Objective;
   private readonly sessions: Sessions;
 
-  private constructor(model: LanguageModel, engine: Engine) {
+  private constructor(model: LanguageModel, engine: Engine, modelDropout: boolean) {
     this.model = model;
+    this.modelDropout = modelDropout;
     this.objective = objectiveOf(model);
     this.trained = trainedParameters(model);
     this.sessions = new Sessions(engine);
   }
 
   /** Builds the graph for whatever the model trains, and loads it; the graph of a model that reads pictures with the first batch. */
-  static async create(model: LanguageModel, engine: Engine): Promise<TrainingStep> {
-    const step = new TrainingStep(model, engine);
+  static async create(
+    model: LanguageModel,
+    engine: Engine,
+    { modelDropout = false }: { modelDropout?: boolean } = {},
+  ): Promise<TrainingStep> {
+    const step = new TrainingStep(model, engine, modelDropout);
     if (!step.objective.readsPictures) await step.session(undefined);
     return step;
   }
@@ -62,8 +68,8 @@ export class TrainingStep {
   }
 
   private session(image: ImageSize | undefined): Promise<Session> {
-    const { model, objective } = this;
-    return this.sessions.get(image, () => trainingProgram(model, { image, objective }).outputs);
+    const { model, modelDropout, objective } = this;
+    return this.sessions.get(image, () => trainingProgram(model, { image, modelDropout, objective }).outputs);
   }
 }
 

@@ -23,6 +23,7 @@ describe("training options", () => {
     expect(withoutEval({})).toEqual({
       learningRate: 2e-4,
       weightDecay: 0,
+      modelDropout: false,
       adamBeta1: 0.9,
       adamBeta2: 0.999,
       adamEpsilon: 1e-8,
