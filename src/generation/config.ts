@@ -1,7 +1,10 @@
-import { z } from "zod";
+import type { z } from "zod";
 import { GraftError, nearest } from "../errors.ts";
 import {
+  ForcedBOSTokenLogitsProcessor,
+  ForcedEOSTokenLogitsProcessor,
   type LogitsProcessor,
+  MinLengthLogitsProcessor,
   MinNewTokensLengthLogitsProcessor,
   MinPLogitsWarper,
   NoRepeatNGramLogitsProcessor,
@@ -10,76 +13,18 @@ import {
   TopKLogitsWarper,
   TopPLogitsWarper,
 } from "./logits-processors.ts";
-
-const number = (expectation: string, accepts: (value: number) => boolean) =>
-  z.custom<number>((value) => typeof value === "number" && accepts(value), {
-    error: `must be ${expectation}`,
-  });
-const count = (minimum: number) =>
-  number(`a whole number of at least ${minimum}`, (n) => Number.isSafeInteger(n) && n >= minimum);
-
-const oneOrMore = <T>(expectation: string, accepts: (value: unknown) => boolean) =>
-  z.custom<T | T[]>((value) => (Array.isArray(value) ? value.every(accepts) : accepts(value)), {
-    error: `must be ${expectation}`,
-  });
-const tokenIds = () =>
-  oneOrMore<number>(
-    "a token id or a list of token ids",
-    (id) => Number.isSafeInteger(id) && (id as number) >= 0,
-  );
-
-/**
- * Options of text generation, named as in transformers' GenerationConfig, in camelCase; `stop` stands for
- * `stop_strings`. What is left out comes from the model's generation_config.json, then from the default.
- * Each description is also the help text.
- */
-export const generationOptionsSchema = z.strictObject({
-  maxNewTokens: count(1).optional().describe("Tokens to generate at most. Default: 256."),
-  minNewTokens: count(0).optional().describe("Tokens to generate before the text may end. Default: 0."),
-  doSample: z
-    .boolean({ error: "must be true or false" })
-    .optional()
-    .describe("Draw tokens at random (true) or always take the most probable one (false)."),
-  temperature: number("a finite number of at least 0", (n) => n >= 0 && n < Infinity)
-    .optional()
-    .describe("How random draws are: below 1 less, above 1 more, 0 not at all. Default: 1."),
-  topK: count(0)
-    .optional()
-    .describe("Draw from this many of the most probable tokens; 0 for all. Default: 50."),
-  topP: number("greater than 0 and at most 1", (n) => n > 0 && n <= 1)
-    .optional()
-    .describe("Draw from the most probable tokens that sum to this probability. Default: 1."),
-  minP: number("from 0 to 1", (n) => n >= 0 && n <= 1)
-    .optional()
-    .describe("Draw from tokens at least this many times as probable as the most probable one. Default: 0."),
-  repetitionPenalty: number("a finite number greater than 0", (n) => n > 0 && n < Infinity)
-    .optional()
-    .describe("Above 1 makes tokens that have occurred less likely. Default: 1."),
-  noRepeatNgramSize: count(0)
-    .optional()
-    .describe("Never repeat this many tokens in a row; 0 allows it. Default: 0."),
-  seed: number("a whole number from 0 to 2³² − 1", (n) => Number.isInteger(n) && n >= 0 && n < 2 ** 32)
-    .optional()
-    .describe("Seed of random draws. Default: another one each time."),
-  stop: oneOrMore<string>(
-    "a text or a list of texts, none empty",
-    (text) => typeof text === "string" && text !== "",
-  )
-    .optional()
-    .describe("Texts at which generation stops; they are not part of the output."),
-  eosTokenIds: tokenIds().optional().describe("Tokens that end the text. Default: the model's."),
-});
-
-/** Options as given: everything may be left out. */
-export type GenerationOptions = z.input<typeof generationOptionsSchema>;
+import { ignoredSettings, isUnsupported, readModelSettings } from "./model-settings.ts";
+import { type EarlyStopping, type GenerationOptions, generationOptionsSchema } from "./options.ts";
 
 /** Options with every default filled in. */
 export type GenerationConfig = {
   /** Limit of generated tokens; undefined if the model's file limits the whole length instead. */
   maxNewTokens?: number;
-  /** Limit of prompt and generated tokens together, used without `maxNewTokens`. */
+  /** Limit of what a text begins with and generated tokens together, used without `maxNewTokens`. */
   maxLength?: number;
   minNewTokens: number;
+  /** As `minNewTokens`, with what a text begins with counted in; 0 where `minNewTokens` is given. */
+  minLength: number;
   /** Whether tokens are drawn; if not, the four settings after it are neutral. */
   doSample: boolean;
   /** 0 if and only if tokens are not drawn. */
@@ -90,73 +35,27 @@ export type GenerationConfig = {
   minP: number;
   repetitionPenalty: number;
   noRepeatNgramSize: number;
+  /** 1 for no beam search. */
+  numBeams: number;
+  lengthPenalty: number;
+  earlyStopping: EarlyStopping;
+  numReturnSequences: number;
+  forcedBosTokenId?: number;
+  /** Empty for none. */
+  forcedEosTokenIds: number[];
   seed?: number;
   stop: string[];
   eosTokenIds: number[];
   padTokenId?: number;
+  /** What an encoder–decoder's text begins with, where the model's file says so. */
+  decoderStartTokenId?: number;
 };
 
 export type GenerationWarning = {
-  code: "unsupported-generation-setting" | "sampling-options-unused";
+  code: "unsupported-generation-setting" | "sampling-options-unused" | "beam-options-unused";
   message: string;
   details: Record<string, unknown>;
 };
-
-const maybe = <T extends z.ZodType>(type: T) => type.nullish();
-
-/** The settings of generation_config.json that Graft heeds. */
-const modelFile = z.looseObject({
-  max_new_tokens: maybe(count(1)),
-  max_length: maybe(count(1)),
-  min_new_tokens: maybe(count(0)),
-  do_sample: maybe(z.boolean({ error: "must be true or false" })),
-  temperature: maybe(number("a finite number of at least 0", (n) => n >= 0 && n < Infinity)),
-  top_k: maybe(count(0)),
-  top_p: maybe(number("from 0 to 1", (n) => n >= 0 && n <= 1)),
-  min_p: maybe(number("from 0 to 1", (n) => n >= 0 && n <= 1)),
-  repetition_penalty: maybe(number("a finite number greater than 0", (n) => n > 0 && n < Infinity)),
-  no_repeat_ngram_size: maybe(count(0)),
-  stop_strings: maybe(oneOrMore<string>("a text or a list of texts", (text) => typeof text === "string")),
-  eos_token_id: maybe(tokenIds()),
-  pad_token_id: maybe(number("a token id", (n) => Number.isSafeInteger(n))),
-});
-
-/** Settings of generation_config.json that change the output and that Graft lacks, with when they do. */
-const unsupported: Record<string, (value: unknown) => boolean> = {
-  num_beams: (value) => Number(value) > 1,
-  num_beam_groups: (value) => Number(value) > 1,
-  num_return_sequences: (value) => Number(value) > 1,
-  penalty_alpha: (value) => Number(value) > 0,
-  dola_layers: () => true,
-  min_length: (value) => Number(value) > 0,
-  max_time: () => true,
-  encoder_repetition_penalty: (value) => value !== 1,
-  encoder_no_repeat_ngram_size: (value) => Number(value) > 0,
-  bad_words_ids: isFilled,
-  force_words_ids: isFilled,
-  constraints: isFilled,
-  suppress_tokens: isFilled,
-  begin_suppress_tokens: isFilled,
-  sequence_bias: isFilled,
-  forced_bos_token_id: () => true,
-  forced_eos_token_id: () => true,
-  exponential_decay_length_penalty: () => true,
-  guidance_scale: (value) => value !== 1,
-  watermarking_config: () => true,
-  token_healing: (value) => value === true,
-};
-
-/** The same for settings that matter only when tokens are drawn. */
-const unsupportedSampling: Record<string, (value: unknown) => boolean> = {
-  typical_p: (value) => value !== 1,
-  epsilon_cutoff: (value) => value !== 0,
-  eta_cutoff: (value) => value !== 0,
-  top_h: () => true,
-};
-
-function isFilled(value: unknown): boolean {
-  return typeof value === "object" && value !== null && Object.keys(value).length > 0;
-}
 
 /**
  * Merges options, the model's generation_config.json and defaults (transformers' own, but 256 for the number of
@@ -164,9 +63,9 @@ function isFilled(value: unknown): boolean {
  *
  * Tokens are drawn if `doSample` says so; else if `temperature` is given, when it is above 0; else if `topK`,
  * `topP` or `minP` is given; else if the model's file has `do_sample`. Temperature, top-k and the like of the
- * file apply whenever tokens are drawn.
+ * file apply whenever tokens are drawn. With several beams, drawing chooses which of them go on.
  *
- * @param model.file parsed generation_config.json, if there is one.
+ * @param model.file parsed generation_config.json, if there is one; see `settingsFile`.
  * @param model.name its name, for messages.
  * @param model.eosTokenIds those of the model's config.json, used if neither options nor file have any.
  * @returns the configuration, and warnings about settings of the file that Graft does not support but which
@@ -177,53 +76,27 @@ export function resolveGenerationConfig(
   options: GenerationOptions,
   model: { file?: unknown; name?: string; eosTokenIds?: readonly number[] | undefined } = {},
 ): { config: GenerationConfig; warnings: GenerationWarning[] } {
-  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const parsed = generationOptionsSchema.safeParse(given);
-  const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => describe(issue, given));
-  if (given["doSample"] === true && given["temperature"] === 0)
-    problems.push("doSample true contradicts temperature 0, which draws nothing; leave one of them out");
-  if (!parsed.success || problems.length > 0)
-    throw new GraftError(`Generation options: ${problems.join("; ")}.`, {
-      code: "invalid-generation-config",
-      details: { problems },
-    });
-  const input = parsed.data;
+  const input = checkGenerationOptions(options);
   const name = model.name ?? "generation_config.json";
-  const file = readModelFile(model.file ?? {}, name);
+  const file = readModelSettings(model.file ?? {}, name);
 
-  const restrictions = (["topK", "topP", "minP"] as const).filter((option) => input[option] !== undefined);
-  const doSample =
-    input.doSample ??
-    (input.temperature !== undefined
-      ? input.temperature > 0
-      : restrictions.length > 0 || (file.do_sample === true && file.temperature !== 0));
-
-  const warnings: GenerationWarning[] = [];
-  const unused: string[] = doSample ? [] : [...restrictions];
-  if (!doSample && input.temperature !== undefined && input.temperature > 0) unused.push("temperature");
-  if (unused.length > 0)
-    warnings.push({
-      code: "sampling-options-unused",
-      message: `${unused.join(", ")} ${unused.length === 1 ? "has" : "have"} no effect, because the most probable token is always taken. Set a temperature above 0 and leave out doSample false to draw tokens.`,
-      details: { options: unused },
-    });
-  const ignored = Object.entries({ ...unsupported, ...(doSample && unsupportedSampling) })
-    .filter(([key, changes]) => file[key] !== undefined && file[key] !== null && changes(file[key]))
-    .map(([key]) => key);
-  if (ignored.length > 0)
-    warnings.push({
-      code: "unsupported-generation-setting",
-      message: `${name} sets ${ignored.map((key) => `${key} ${JSON.stringify(file[key])}`).join(", ")}, which Graft does not support: transformers would generate other text.`,
-      details: { file: name, settings: Object.fromEntries(ignored.map((key) => [key, file[key]])) },
-    });
+  const doSample = isSampling(input, file);
+  const numBeams = input.numBeams ?? file.num_beams ?? 1;
+  const numReturnSequences = input.numReturnSequences ?? file.num_return_sequences ?? 1;
+  const several = severalProblem({ numBeams, numReturnSequences, doSample });
+  if (several !== undefined) throw wrongOptions([several]);
 
   const maxNewTokens = input.maxNewTokens ?? file.max_new_tokens ?? undefined;
   const maxLength = maxNewTokens === undefined ? (file.max_length ?? undefined) : undefined;
+  const minNewTokens = input.minNewTokens ?? file.min_new_tokens ?? undefined;
   const eos = input.eosTokenIds ?? file.eos_token_id ?? model.eosTokenIds ?? [];
   const stop = input.stop ?? file.stop_strings ?? [];
+  const forcedBos = input.forcedBosTokenId ?? file.forced_bos_token_id ?? undefined;
+  const start = file.decoder_start_token_id ?? [file.bos_token_id ?? []].flat()[0];
   const config: GenerationConfig = {
     ...(maxLength === undefined ? { maxNewTokens: maxNewTokens ?? 256 } : { maxLength }),
-    minNewTokens: input.minNewTokens ?? file.min_new_tokens ?? 0,
+    minNewTokens: minNewTokens ?? 0,
+    minLength: minNewTokens === undefined ? (file.min_length ?? 0) : 0,
     doSample,
     temperature: doSample ? (input.temperature ?? (file.temperature || 1)) : 0,
     topK: doSample ? (input.topK ?? file.top_k ?? 50) : 0,
@@ -231,20 +104,115 @@ export function resolveGenerationConfig(
     minP: doSample ? (input.minP ?? file.min_p ?? 0) : 0,
     repetitionPenalty: input.repetitionPenalty ?? file.repetition_penalty ?? 1,
     noRepeatNgramSize: input.noRepeatNgramSize ?? file.no_repeat_ngram_size ?? 0,
+    numBeams,
+    lengthPenalty: input.lengthPenalty ?? file.length_penalty ?? 1,
+    earlyStopping: input.earlyStopping ?? file.early_stopping ?? false,
+    numReturnSequences,
+    ...(forcedBos !== undefined && { forcedBosTokenId: forcedBos }),
+    forcedEosTokenIds: [input.forcedEosTokenId ?? file.forced_eos_token_id ?? []].flat(),
     ...(input.seed !== undefined && { seed: input.seed }),
     stop: [stop].flat().filter((text) => text.length > 0),
     eosTokenIds: typeof eos === "number" ? [eos] : [...eos],
     ...(typeof file.pad_token_id === "number" && file.pad_token_id >= 0 && { padTokenId: file.pad_token_id }),
+    ...(start !== undefined && { decoderStartTokenId: start }),
   };
+
+  const warnings = unusedOptions(input, { doSample, numBeams });
+  const ignored = ignoredSettings(file, { doSample });
+  if (ignored.length > 0)
+    warnings.push({
+      code: "unsupported-generation-setting",
+      message: `${name} sets ${ignored.map((key) => `${key} ${JSON.stringify(file[key])}`).join(", ")}, which Graft does not support: transformers would generate other text.`,
+      details: { file: name, settings: Object.fromEntries(ignored.map((key) => [key, file[key]])) },
+    });
   return { config, warnings };
 }
 
+/** The options that are given. @throws GraftError with every one that is wrong, whatever the model */
+export function checkGenerationOptions(options: GenerationOptions): GenerationOptions {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const parsed = generationOptionsSchema.safeParse(given);
+  const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => describe(issue, given));
+  if (given["doSample"] === true && given["temperature"] === 0)
+    problems.push("doSample true contradicts temperature 0, which draws nothing; leave one of them out");
+  if (!parsed.success || problems.length > 0) throw wrongOptions(problems);
+  return parsed.data;
+}
+
+const wrongOptions = (problems: readonly string[]): GraftError =>
+  new GraftError(`Generation options: ${problems.join("; ")}.`, {
+    code: "invalid-generation-config",
+    details: { problems },
+  });
+
+const restricting = ["topK", "topP", "minP"] as const;
+
+function isSampling(
+  input: GenerationOptions,
+  file: { do_sample?: boolean | null | undefined; temperature?: number | null | undefined },
+): boolean {
+  if (input.doSample !== undefined) return input.doSample;
+  if (input.temperature !== undefined) return input.temperature > 0;
+  if (restricting.some((option) => input[option] !== undefined)) return true;
+  return file.do_sample === true && file.temperature !== 0;
+}
+
+/** Why a prompt cannot have so many texts. */
+function severalProblem({
+  numBeams,
+  numReturnSequences,
+  doSample,
+}: Pick<GenerationConfig, "numBeams" | "numReturnSequences" | "doSample">): string | undefined {
+  if (numReturnSequences === 1) return undefined;
+  if (numBeams > 1)
+    return numReturnSequences > numBeams
+      ? `numReturnSequences ${numReturnSequences} is more than numBeams ${numBeams}; raise numBeams`
+      : undefined;
+  return doSample
+    ? undefined
+    : `numReturnSequences ${numReturnSequences} needs beams or random draws, for the most probable text is one; set numBeams, or a temperature`;
+}
+
+/** Options that have no effect. */
+function unusedOptions(
+  input: GenerationOptions,
+  { doSample, numBeams }: { doSample: boolean; numBeams: number },
+): GenerationWarning[] {
+  const list = (options: readonly string[]): string =>
+    `${options.join(", ")} ${options.length === 1 ? "has" : "have"} no effect`;
+  const warnings: GenerationWarning[] = [];
+  const sampling: string[] = doSample ? [] : restricting.filter((option) => input[option] !== undefined);
+  if (!doSample && input.temperature !== undefined && input.temperature > 0) sampling.push("temperature");
+  if (sampling.length > 0)
+    warnings.push({
+      code: "sampling-options-unused",
+      message: `${list(sampling)}, because the most probable token is always taken. Set a temperature above 0 and leave out doSample false to draw tokens.`,
+      details: { options: sampling },
+    });
+  const beams = (["lengthPenalty", "earlyStopping"] as const).filter(
+    (option) => numBeams === 1 && input[option] !== undefined,
+  );
+  if (beams.length > 0)
+    warnings.push({
+      code: "beam-options-unused",
+      message: `${list(beams)} without beam search. Set numBeams above 1.`,
+      details: { options: beams },
+    });
+  return warnings;
+}
+
 /**
- * How many tokens to generate at most after a prompt of `promptLength` tokens.
+ * How many tokens to generate at most after a beginning of `promptLength` tokens: a causal model's prompt, an
+ * encoder–decoder's start token.
+ * @param longest most that the model can generate.
  * @throws GraftError if the model's `max_length` leaves no room.
  */
-export function newTokenLimit({ maxNewTokens, maxLength }: GenerationConfig, promptLength: number): number {
-  if (maxNewTokens !== undefined) return maxNewTokens;
+export function newTokenLimit(
+  { maxNewTokens, maxLength }: Pick<GenerationConfig, "maxNewTokens" | "maxLength">,
+  promptLength: number,
+  longest = Infinity,
+): number {
+  if (maxNewTokens !== undefined) return Math.min(maxNewTokens, longest);
   const left = maxLength! - promptLength;
   if (left < 1)
     throw new GraftError(
@@ -252,43 +220,40 @@ export function newTokenLimit({ maxNewTokens, maxLength }: GenerationConfig, pro
         `together to ${maxLength} (max_length). Set maxNewTokens, or shorten the prompt.`,
       { code: "prompt-too-long", details: { promptLength, maxLength } },
     );
-  return left;
+  return Math.min(left, longest);
 }
 
-/** The processors that a configuration asks for, in transformers' order. Source: `_get_logits_processor`. */
+/**
+ * The processors that a configuration asks for, in transformers' order. Source: `_get_logits_processor`.
+ * @param promptLength tokens that the text begins with.
+ * @param limit most tokens to generate; a forced end needs it.
+ */
 export function createLogitsProcessors(
   config: GenerationConfig,
-  { promptLength }: { promptLength: number },
+  { promptLength, limit = Infinity }: { promptLength: number; limit?: number },
 ): LogitsProcessor[] {
+  const { eosTokenIds, numBeams } = config;
   const processors: LogitsProcessor[] = [];
   if (config.repetitionPenalty !== 1)
     processors.push(new RepetitionPenaltyLogitsProcessor(config.repetitionPenalty));
   if (config.noRepeatNgramSize > 0)
     processors.push(new NoRepeatNGramLogitsProcessor(config.noRepeatNgramSize));
-  if (config.minNewTokens > 0 && config.eosTokenIds.length > 0)
-    processors.push(
-      new MinNewTokensLengthLogitsProcessor(promptLength, config.minNewTokens, config.eosTokenIds),
-    );
+  if (config.minLength > 0 && eosTokenIds.length > 0)
+    processors.push(new MinLengthLogitsProcessor(config.minLength, eosTokenIds));
+  if (config.minNewTokens > 0 && eosTokenIds.length > 0)
+    processors.push(new MinNewTokensLengthLogitsProcessor(promptLength, config.minNewTokens, eosTokenIds));
+  if (config.forcedBosTokenId !== undefined)
+    processors.push(new ForcedBOSTokenLogitsProcessor(config.forcedBosTokenId));
+  if (config.forcedEosTokenIds.length > 0)
+    processors.push(new ForcedEOSTokenLogitsProcessor(promptLength + limit, config.forcedEosTokenIds));
   if (!config.doSample) return processors;
+  // Of beams one at least has to go on.
+  const keep = { minTokensToKeep: numBeams > 1 ? eosTokenIds.length + 1 : 1 };
   if (config.temperature !== 1) processors.push(new TemperatureLogitsWarper(config.temperature));
-  if (config.topK > 0) processors.push(new TopKLogitsWarper(config.topK));
-  if (config.topP < 1) processors.push(new TopPLogitsWarper(config.topP));
-  if (config.minP > 0) processors.push(new MinPLogitsWarper(config.minP));
+  if (config.topK > 0) processors.push(new TopKLogitsWarper(config.topK, keep));
+  if (config.topP < 1) processors.push(new TopPLogitsWarper(config.topP, keep));
+  if (config.minP > 0) processors.push(new MinPLogitsWarper(config.minP, keep));
   return processors;
-}
-
-function readModelFile(value: unknown, name: string): z.output<typeof modelFile> {
-  const parsed = modelFile.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const problems = parsed.error.issues.map(({ path, message }) =>
-    path.length === 0
-      ? "it is not a JSON object"
-      : `${path.join(".")} ${message}, got ${JSON.stringify((value as Record<string, unknown>)[String(path[0])])}`,
-  );
-  throw new GraftError(`${name}: ${problems.join("; ")}. Correct the file, or remove it to use defaults.`, {
-    code: "invalid-generation-config",
-    details: { file: name, problems },
-  });
 }
 
 /** Names that other tools use for an option. */
@@ -296,6 +261,10 @@ const otherNames: Record<string, string> = {
   maxTokens: "maxNewTokens",
   maxLength: "maxNewTokens",
   minTokens: "minNewTokens",
+  minLength: "minNewTokens",
+  beams: "numBeams",
+  beamSize: "numBeams",
+  forcedEosTokenIds: "forcedEosTokenId",
   eosTokenId: "eosTokenIds",
   stopStrings: "stop",
   stopSequences: "stop",
@@ -311,7 +280,7 @@ function describe(issue: z.core.$ZodIssue, given: Record<string, unknown>): stri
   return issue.keys.map((key) => {
     const camel = key.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
     const snake = key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-    if (snake in unsupported || snake in unsupportedSampling) return `${key} is not supported`;
+    if (isUnsupported(snake)) return `${key} is not supported`;
     const instead = otherNames[camel] ?? (known.includes(camel) ? camel : nearest(camel, known)[0]);
     return `there is no option ${key}${instead ? `; use ${instead}` : ""}`;
   });

@@ -1,18 +1,9 @@
 import { GraftError } from "../errors.ts";
-import type { CachedDecoder } from "./cached-decoder.ts";
-import { createLogitsProcessors, type GenerationConfig, newTokenLimit } from "./config.ts";
-import { Sampler } from "./sampler.ts";
-import { type StopReason, StopStringFilter, stopReason } from "./stopping.ts";
-import { TextStreamer } from "./text-streamer.ts";
-
-/** What one step adds to one text. */
-export type GeneratedToken = {
-  readonly token: number;
-  /** Text that is complete now; often empty, and always without a decoder of tokens. */
-  readonly text: string;
-  /** Set with the last token. */
-  readonly reason: StopReason | undefined;
-};
+import { BeamSearch } from "./beam-search.ts";
+import { type GenerationConfig, newTokenLimit } from "./config.ts";
+import { Continuation, type GeneratedToken, type GrowthOptions } from "./continuation.ts";
+import type { CachedDecoder, DecodingRun, Source } from "./decoding.ts";
+import type { GeneratedText, Growth } from "./growth.ts";
 
 export type GenerateOptions = {
   readonly config: GenerationConfig;
@@ -23,133 +14,126 @@ export type GenerateOptions = {
 };
 
 /**
- * Continues a prompt, token by token.
- * @throws GraftError if the prompt is empty or holds tokens that the model does not have, or if there are stop strings and
- * no `decode`; the signal's reason if aborted.
+ * Writes the text of a source, token by token; with several beams all of it at the end, for the best text is not known before.
+ * @throws GraftError if the source cannot be read or several texts are asked for, or if there are stop strings and no
+ * `decode`; the signal's reason if aborted.
  */
-export async function* generate(
+export async function* streamText(
   decoder: CachedDecoder,
-  prompt: readonly number[],
-  { config, decode, signal }: GenerateOptions,
+  source: Source,
+  options: GenerateOptions,
 ): AsyncGenerator<GeneratedToken> {
-  checkPrompt(decoder, prompt);
-  const limit = newTokenLimit(config, prompt.length);
-  const text = new Continuation(prompt, { config, decode, limit, seed: config.seed });
-  const run = decoder.start([prompt], [prompt.map(() => 1)]);
-  try {
-    for (;;) {
-      signal?.throwIfAborted();
-      const generated = text.next((await run.scores())[0]!);
-      yield generated;
-      if (generated.reason !== undefined) return;
-      run.push([generated.token]);
-    }
-  } finally {
-    run.release();
-  }
+  const { config } = options;
+  if (config.numReturnSequences > 1)
+    throw new GraftError(
+      `A stream is of one text, and numReturnSequences is ${config.numReturnSequences}. Use generate, or leave it out.`,
+      { code: "invalid-generation-config", details: { numReturnSequences: config.numReturnSequences } },
+    );
+  const batch = beginBatch(decoder, [source], options);
+  const [growth] = batch.growths;
+  for await (const _ of grow(decoder, batch, options)) if (growth instanceof Continuation) yield growth.last!;
+  if (growth instanceof BeamSearch) yield* growth.pieces;
 }
 
 /**
- * Continues several prompts at once; shorter ones are padded on the left. Returns the new tokens of each, the one that
- * ended it included.
- * @throws as `generate`.
+ * Writes the texts of several sources at once; shorter ones are padded. Of each source as many texts as the configuration
+ * says, the best first; the token that ended a text is the last of its tokens.
+ * @throws as `streamText`, but for several texts
  */
-export async function generateBatch(
+export async function generateTexts(
   decoder: CachedDecoder,
-  prompts: readonly (readonly number[])[],
-  { config, decode, signal }: GenerateOptions,
-): Promise<number[][]> {
-  for (const prompt of prompts) checkPrompt(decoder, prompt);
-  if (prompts.length === 0) return [];
-  const width = Math.max(...prompts.map((prompt) => prompt.length));
-  const padToken = config.padTokenId ?? config.eosTokenIds[0] ?? 0;
-  const padding = prompts.map((prompt) => width - prompt.length);
-  const padded = prompts.map((prompt, i) => [...Array<number>(padding[i]!).fill(padToken), ...prompt]);
-  const mask = padded.map((row, i) => row.map((_, column) => (column < padding[i]! ? 0 : 1)));
-  const limit = newTokenLimit(config, width);
-  const texts = prompts.map((prompt, i) => {
+  sources: readonly Source[],
+  options: GenerateOptions,
+): Promise<GeneratedText[][]> {
+  if (sources.length === 0) return [];
+  const batch = beginBatch(decoder, sources, options);
+  // Pictures of one size go through the vision tower together.
+  for (const rows of groupBySize(sources)) {
+    const part = {
+      sources: rows.map((row) => sources[row]!),
+      growths: batch.growths.filter((_, i) => rows.includes(batch.rows[i]!)),
+      rows: batch.rows.filter((row) => rows.includes(row)).map((row) => rows.indexOf(row)),
+    };
+    for await (const _ of grow(decoder, part, options));
+  }
+  return sources.map((_, row) =>
+    batch.growths
+      .filter((_, i) => batch.rows[i] === row)
+      .flatMap((growth) => (growth instanceof BeamSearch ? growth.results : [growth.result])),
+  );
+}
+
+type Batch = {
+  readonly sources: readonly Source[];
+  readonly growths: readonly (Continuation | BeamSearch)[];
+  /** Of each growth the source that it is about. */
+  readonly rows: readonly number[];
+};
+
+function beginBatch(
+  decoder: CachedDecoder,
+  sources: readonly Source[],
+  { config, decode }: GenerateOptions,
+): Batch {
+  for (const source of sources) decoder.check(source);
+  const begun = sources.map((source) => decoder.begin(source, config.decoderStartTokenId));
+  const width = Math.max(...begun.map(({ length }) => length));
+  const limit = newTokenLimit(config, width, decoder.longestText);
+  const draws = config.numBeams > 1 ? 1 : config.numReturnSequences;
+  const rows = sources.flatMap((_, row) => Array<number>(draws).fill(row));
+  const growths = rows.map((row, i) => {
     const seed = config.seed === undefined ? undefined : (config.seed + i) % 2 ** 32;
-    return new Continuation(prompt, { config, decode, limit, seed });
+    const options: GrowthOptions = { config, begun: begun[row]!, limit, decode, seed };
+    return config.numBeams > 1 ? new BeamSearch(options) : new Continuation(options);
   });
-  const run = decoder.start(padded, mask);
+  return { sources, growths, rows };
+}
+
+/** Lets all texts of a batch grow until the last one ends, and comes up after each step. Rows of texts that have ended go. */
+async function* grow(
+  decoder: CachedDecoder,
+  {
+    sources,
+    growths,
+    rows,
+  }: { sources: readonly Source[]; growths: readonly Growth[]; rows: readonly number[] },
+  { config: { padTokenId, decoderStartTokenId }, signal }: GenerateOptions,
+): AsyncGenerator<void> {
+  signal?.throwIfAborted();
+  let run: DecodingRun | undefined;
   try {
-    while (texts.some(({ done }) => !done)) {
+    run = await decoder.start(sources, { padTokenId, startTokenId: decoderStartTokenId });
+    let rowsOf = rows.map((row) => [row]);
+    for (;;) {
       signal?.throwIfAborted();
       const scores = await run.scores();
-      run.push(scores.map((row, i) => (texts[i]!.done ? padToken : texts[i]!.next(row).token)));
+      const next: { tokens: number[]; rows: number[] } = { tokens: [], rows: [] };
+      rowsOf = growths.map((growth, i) => {
+        if (growth.done) return [];
+        const own = rowsOf[i]!;
+        const step = growth.advance(own.map((row) => scores[row]!));
+        if (growth.done) return [];
+        next.rows.push(...step.rows.map((row) => own[row]!));
+        const from = next.tokens.length;
+        next.tokens.push(...step.tokens);
+        return step.tokens.map((_, k) => from + k);
+      });
+      yield;
+      if (next.tokens.length === 0) return;
+      await run.push(next.tokens, next.rows);
     }
   } finally {
-    run.release();
-  }
-  return texts.map(({ tokens }) => tokens);
-}
-
-/** One text as it grows: chooses its tokens and knows when it ends. */
-class Continuation {
-  private readonly config: GenerationConfig;
-  private readonly prompt: readonly number[];
-  private readonly limit: number;
-  private readonly sampler: Sampler;
-  private readonly streamer: TextStreamer | undefined;
-  private readonly stops: StopStringFilter;
-  /** What has been generated. */
-  readonly tokens: number[] = [];
-  done = false;
-
-  constructor(
-    prompt: readonly number[],
-    {
-      config,
-      decode,
-      limit,
-      seed,
-    }: Omit<GenerateOptions, "signal"> & { limit: number; seed: number | undefined },
-  ) {
-    if (config.stop.length > 0 && !decode)
-      throw new GraftError(
-        `Stopping at a text (${config.stop.map((stop) => JSON.stringify(stop)).join(", ")}) needs a tokenizer. Pass one, or leave stop out.`,
-        { code: "no-tokenizer", details: { stop: config.stop } },
-      );
-    this.prompt = prompt;
-    this.config = config;
-    this.limit = limit;
-    this.sampler = new Sampler({
-      processors: createLogitsProcessors(config, { promptLength: prompt.length }),
-      sample: config.doSample,
-      seed,
-    });
-    this.streamer = decode && new TextStreamer(decode);
-    this.stops = new StopStringFilter(config.stop);
-  }
-
-  /** Takes the scores of the next token, and chooses it. */
-  next(scores: Float32Array): GeneratedToken {
-    const { stops, streamer } = this;
-    const token = this.sampler.next([...this.prompt, ...this.tokens], scores);
-    const count = this.tokens.push(token);
-    const { eosTokenIds } = this.config;
-    let reason: StopReason | undefined = stopReason(token, count, { eosTokenIds, maxNewTokens: this.limit });
-    let text = stops.push(streamer?.push(token) ?? "");
-    if (reason !== undefined && stops.stopped === undefined) text += stops.push(streamer?.end() ?? "");
-    if (stops.stopped !== undefined) reason = "stop";
-    else if (reason !== undefined) text += stops.end();
-    this.done = reason !== undefined;
-    return { token, text, reason };
+    run?.release();
   }
 }
 
-function checkPrompt({ model }: CachedDecoder, prompt: readonly number[]): void {
-  if (prompt.length === 0)
-    throw new GraftError("The prompt has no tokens. Give at least one; the model's BOS token will do.", {
-      code: "empty-prompt",
-    });
-  const at = prompt.findIndex((token) => !model.hasToken(token));
-  if (at >= 0)
-    throw new GraftError(
-      `Token ${prompt[at]} at place ${at} of the prompt is not in the vocabulary of ${model.vocabSize}. Does the tokenizer belong to the model?`,
-      {
-        code: "token-out-of-vocabulary",
-        details: { token: prompt[at], place: at, vocabSize: model.vocabSize },
-      },
-    );
+/** Indices of sources, together where their pictures have one size. */
+function groupBySize(sources: readonly Source[]): number[][] {
+  const groups = new Map<string, number[]>();
+  for (const [i, { pixelValues }] of sources.entries()) {
+    const size = String(pixelValues?.shape.slice(-2));
+    const group = groups.get(size) ?? [];
+    groups.set(size, [...group, i]);
+  }
+  return [...groups.values()];
 }

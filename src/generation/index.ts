@@ -1,16 +1,21 @@
-export { CachedDecoder } from "./cached-decoder.ts";
+export { BeamSearch } from "./beam-search.ts";
 export {
+  checkGenerationOptions,
   createLogitsProcessors,
   type GenerationConfig,
-  type GenerationOptions,
   type GenerationWarning,
-  generationOptionsSchema,
   newTokenLimit,
   resolveGenerationConfig,
 } from "./config.ts";
-export { type GeneratedToken, type GenerateOptions, generate, generateBatch } from "./generate.ts";
+export { Continuation, type GeneratedToken } from "./continuation.ts";
+export type { CachedDecoder, DecodingRun, Source } from "./decoding.ts";
+export { type GenerateOptions, generateTexts, streamText } from "./generate.ts";
+export type { GeneratedText } from "./growth.ts";
 export {
+  ForcedBOSTokenLogitsProcessor,
+  ForcedEOSTokenLogitsProcessor,
   type LogitsProcessor,
+  MinLengthLogitsProcessor,
   MinNewTokensLengthLogitsProcessor,
   MinPLogitsWarper,
   NoRepeatNGramLogitsProcessor,
@@ -19,7 +24,26 @@ export {
   TopKLogitsWarper,
   TopPLogitsWarper,
 } from "./logits-processors.ts";
+export { settingsFile } from "./model-settings.ts";
+export { type EarlyStopping, type GenerationOptions, generationOptionsSchema } from "./options.ts";
+export {
+  decoderOf,
+  type PicturePrompt,
+  type Prompt,
+  type ReadPrompt,
+  readPrompt,
+  type TextCodec,
+  taskOf,
+  unknownTask,
+} from "./prompts.ts";
 export { argmax, Sampler, type SamplerOptions } from "./sampler.ts";
 export { type StopReason, StopStringFilter, stopReason } from "./stopping.ts";
-export { type TextCodec, TextGenerator, type TextGeneratorOptions } from "./text-generator.ts";
+export {
+  type Generated,
+  type GeneratedAnswer,
+  generationSettings,
+  loadDecoder,
+  TextGenerator,
+  type TextGeneratorOptions,
+} from "./text-generator.ts";
 export { TextStreamer } from "./text-streamer.ts";

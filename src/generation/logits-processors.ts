@@ -101,17 +101,22 @@ export class TopPLogitsWarper implements LogitsProcessor {
  */
 export class MinPLogitsWarper implements LogitsProcessor {
   readonly minP: number;
+  readonly minTokensToKeep: number;
 
-  /** @throws GraftError if `minP` is not from 0 to 1. */
-  constructor(minP: number) {
+  /** @throws GraftError if `minP` is not from 0 to 1 or `minTokensToKeep` not a whole number of at least 1. */
+  constructor(minP: number, { minTokensToKeep = 1 }: { minTokensToKeep?: number } = {}) {
     check(minP >= 0 && minP <= 1, "minP", "from 0 to 1", minP);
+    checkMinTokens(minTokensToKeep);
     this.minP = minP;
+    this.minTokensToKeep = minTokensToKeep;
   }
 
   process(_inputIds: ArrayLike<number>, logits: Float32Array): void {
     const largest = max(logits);
-    for (let i = 0; i < logits.length; i++)
-      if (Math.exp(logits[i]! - largest) < this.minP) logits[i] = -Infinity;
+    const stays = (score: number): boolean => Math.exp(score - largest) >= this.minP;
+    const staying = logits.reduce((count, score) => count + Number(stays(score)), 0);
+    if (staying < this.minTokensToKeep) keepLargest(logits, orderedKeys(logits), this.minTokensToKeep);
+    else for (let i = 0; i < logits.length; i++) if (!stays(logits[i]!)) logits[i] = -Infinity;
   }
 }
 
@@ -174,6 +179,63 @@ export class MinNewTokensLengthLogitsProcessor implements LogitsProcessor {
     if (inputIds.length - this.promptLength >= this.minNewTokens) return;
     for (const id of this.eosTokenIds) if (id < logits.length) logits[id] = -Infinity;
   }
+}
+
+/** Takes out end-of-sequence tokens until there are `minLength` tokens, what the text begins with counted in. */
+export class MinLengthLogitsProcessor implements LogitsProcessor {
+  readonly minLength: number;
+  readonly eosTokenIds: readonly number[];
+
+  constructor(minLength: number, eosTokenIds: readonly number[]) {
+    this.minLength = minLength;
+    this.eosTokenIds = eosTokenIds;
+  }
+
+  process(inputIds: ArrayLike<number>, logits: Float32Array): void {
+    if (inputIds.length >= this.minLength) return;
+    for (const id of this.eosTokenIds) if (id < logits.length) logits[id] = -Infinity;
+  }
+}
+
+/** Leaves one token after the first: that of an encoder–decoder's start, or a prompt of one token. */
+export class ForcedBOSTokenLogitsProcessor implements LogitsProcessor {
+  readonly bosTokenId: number;
+
+  constructor(bosTokenId: number) {
+    this.bosTokenId = bosTokenId;
+  }
+
+  process(inputIds: ArrayLike<number>, logits: Float32Array): void {
+    if (inputIds.length === 1) leaveOnly([this.bosTokenId], logits);
+  }
+}
+
+/** Leaves end-of-sequence tokens alone where a text comes to its limit. */
+export class ForcedEOSTokenLogitsProcessor implements LogitsProcessor {
+  readonly maxLength: number;
+  readonly eosTokenIds: readonly number[];
+
+  /** @param maxLength limit of tokens, what the text begins with counted in. */
+  constructor(maxLength: number, eosTokenIds: readonly number[]) {
+    this.maxLength = maxLength;
+    this.eosTokenIds = eosTokenIds;
+  }
+
+  process(inputIds: ArrayLike<number>, logits: Float32Array): void {
+    if (inputIds.length === this.maxLength - 1) leaveOnly(this.eosTokenIds, logits);
+  }
+}
+
+/** @throws GraftError if the model does not have one of the tokens. */
+function leaveOnly(ids: readonly number[], logits: Float32Array): void {
+  const unknown = ids.find((id) => id >= logits.length);
+  if (unknown !== undefined)
+    throw new GraftError(
+      `Token ${unknown} is to be forced, and the vocabulary has ${logits.length} tokens. Correct forcedBosTokenId or forcedEosTokenId.`,
+      { code: "token-out-of-vocabulary", details: { token: unknown, vocabSize: logits.length } },
+    );
+  logits.fill(-Infinity);
+  for (const id of ids) logits[id] = 0;
 }
 
 /** Largest score. */

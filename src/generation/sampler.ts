@@ -97,7 +97,8 @@ export class Sampler {
   }
 }
 
-function checkScores(sum: number, isAnyLeft: boolean): void {
+/** @throws RuntimeFailure unless a sum of scores is finite, and a token is left */
+export function checkScores(sum: number, isAnyLeft: boolean): void {
   if (!Number.isFinite(sum))
     throw new RuntimeFailure(
       "The model's scores for the next token are not finite, so there is nothing to choose by. " +

@@ -67,3 +67,14 @@ function find(buckets: Float64Array, aboveAll: number, target: number): { digit:
   while (digit > lowest && !(above + buckets[digit]! >= target)) above += buckets[digit--]!;
   return { digit, above };
 }
+
+/** Indices of the `count` largest values, the largest first; of equal ones that of the lower index. −∞ is left out. */
+export function topIndices(values: Float32Array, count: number): number[] {
+  const keys = orderedKeys(values);
+  const { key, above } = selectTop(keys, Math.min(count, values.length));
+  let atKey = Math.min(count, values.length) - above;
+  const top: number[] = [];
+  for (let i = 0; i < keys.length; i++)
+    if (values[i] !== -Infinity && (keys[i]! > key || (keys[i] === key && atKey-- > 0))) top.push(i);
+  return top.sort((a, b) => values[b]! - values[a]! || a - b);
+}

@@ -5,7 +5,7 @@ import {
   generationOptionsSchema,
   newTokenLimit,
   resolveGenerationConfig,
-} from "../../src/generation/config.ts";
+} from "../../src/generation/index.ts";
 import { inputScores, outcomeBits, toBits, vectors } from "./vectors.ts";
 
 const resolve = (options: GenerationOptions, file: object = {}) => resolveGenerationConfig(options, { file });
@@ -27,6 +27,7 @@ describe("resolveGenerationConfig", () => {
       config: {
         maxNewTokens: 256,
         minNewTokens: 0,
+        minLength: 0,
         doSample: false,
         temperature: 0,
         topK: 0,
@@ -34,6 +35,11 @@ describe("resolveGenerationConfig", () => {
         minP: 0,
         repetitionPenalty: 1,
         noRepeatNgramSize: 0,
+        numBeams: 1,
+        lengthPenalty: 1,
+        earlyStopping: false,
+        numReturnSequences: 1,
+        forcedEosTokenIds: [],
         stop: [],
         eosTokenIds: [],
       },
@@ -91,7 +97,7 @@ describe("resolveGenerationConfig", () => {
 
   it("warns of settings of the file that would change the text", () => {
     const file = {
-      num_beams: 4,
+      num_beam_groups: 2,
       suppress_tokens: [1],
       bad_words_ids: [],
       guidance_scale: 1,
@@ -103,8 +109,8 @@ describe("resolveGenerationConfig", () => {
       {
         code: "unsupported-generation-setting",
         message:
-          "m/generation_config.json sets num_beams 4, suppress_tokens [1], which Graft does not support: transformers would generate other text.",
-        details: { file: "m/generation_config.json", settings: { num_beams: 4, suppress_tokens: [1] } },
+          "m/generation_config.json sets num_beam_groups 2, suppress_tokens [1], which Graft does not support: transformers would generate other text.",
+        details: { file: "m/generation_config.json", settings: { num_beam_groups: 2, suppress_tokens: [1] } },
       },
     ]);
     expect(resolve({ temperature: 1 }, { typical_p: 0.9 }).warnings[0]!.details["settings"]).toEqual({
@@ -128,14 +134,14 @@ describe("resolveGenerationConfig", () => {
       stop: ["a", ""],
       maxTokens: 5,
       top_k: 3,
-      num_beams: 4,
+      num_beam_groups: 4,
       penaltyAlpha: 0.5,
       repetitionPenalti: 1,
     } as GenerationOptions;
     expect(() => resolve(options)).toThrow(
       "Generation options: temperature must be a finite number of at least 0, got -1; topP must be greater than 0 and at most 1, got 0; " +
         'stop must be a text or a list of texts, none empty, got ["a",""]; there is no option maxTokens; use maxNewTokens; ' +
-        "there is no option top_k; use topK; num_beams is not supported; penaltyAlpha is not supported; " +
+        "there is no option top_k; use topK; num_beam_groups is not supported; penaltyAlpha is not supported; " +
         "there is no option repetitionPenalti; use repetitionPenalty.",
     );
     expect(() => resolve({ doSample: true, temperature: 0 })).toThrow(

@@ -1,0 +1,122 @@
+import { GraftError } from "../errors.ts";
+import type { CausalLM } from "../models/index.ts";
+import type { Engine, ResidentTensor, Session } from "../runtime/index.ts";
+import { type Tensor, tensor } from "../tensor/index.ts";
+import { isIdentity, KeyValueCache, keptOutputs, RowGatherer, scoreRows } from "./cache.ts";
+import {
+  type CachedDecoder,
+  checkTokens,
+  type DecodingRun,
+  idTensor,
+  maskTensor,
+  padRows,
+  type Source,
+  type StartOptions,
+} from "./decoding.ts";
+import { causalCache, nextTokenProgram } from "./program.ts";
+
+/** A causal model loaded for generation: a text goes on from its prompt. Shorter prompts are padded on the left. */
+export class CausalDecoder implements CachedDecoder<CausalLM> {
+  readonly model: CausalLM;
+  readonly longestText = undefined;
+  private readonly session: Session;
+  private readonly gatherer: RowGatherer;
+
+  private constructor(model: CausalLM, session: Session, gatherer: RowGatherer) {
+    this.model = model;
+    this.session = session;
+    this.gatherer = gatherer;
+  }
+
+  static async create(model: CausalLM, engine: Engine): Promise<CausalDecoder> {
+    const session = await engine.createSession(nextTokenProgram(model));
+    return new CausalDecoder(model, session, new RowGatherer(causalCache(model), engine));
+  }
+
+  begin({ tokens }: Source): readonly number[] {
+    return tokens;
+  }
+
+  check({ tokens, pixelValues }: Source): void {
+    if (pixelValues)
+      throw new GraftError(`A ${this.model.modelType} model reads no pictures. Leave the picture out.`, {
+        code: "no-pictures",
+      });
+    checkTokens(tokens, { model: this.model });
+  }
+
+  async start(sources: readonly Source[], { padTokenId }: StartOptions): Promise<DecodingRun> {
+    const prompts = sources.map(({ tokens }) => tokens);
+    const { padded, mask } = padRows(prompts, padTokenId ?? this.model.padTokenId, "left");
+    return new CausalRun({
+      model: this.model,
+      session: this.session,
+      cache: new KeyValueCache(this.gatherer),
+      parameters: await this.model.parameterFeeds(),
+      next: padded,
+      mask,
+    });
+  }
+
+  async dispose(): Promise<void> {
+    await Promise.all([this.session.dispose(), this.gatherer.dispose()]);
+  }
+}
+
+type CausalState = {
+  readonly model: CausalLM;
+  readonly session: Session;
+  readonly cache: KeyValueCache;
+  readonly parameters: Record<string, Tensor>;
+  /** What is to be read. */
+  next: number[][];
+  /** 0 where padding is. */
+  mask: number[][];
+};
+
+class CausalRun implements DecodingRun {
+  private readonly state: CausalState;
+
+  constructor(state: CausalState) {
+    this.state = state;
+  }
+
+  async scores(): Promise<Float32Array[]> {
+    const { session, cache, parameters, next } = this.state;
+    const { outputs, kept } = await session.run(
+      { ...parameters, ...this.feeds(), ...cache.feeds(next.length) },
+      { keep: keptOutputs(session) },
+    );
+    cache.replace(kept);
+    return scoreRows(outputs["logits"] as Tensor<"float32">);
+  }
+
+  async push(tokens: readonly number[], rows: readonly number[]): Promise<void> {
+    const { cache, next, mask } = this.state;
+    if (!isIdentity(rows, next.length)) await cache.gather(rows);
+    this.state.next = tokens.map((token) => [token]);
+    this.state.mask = rows.map((row) => [...mask[row]!, 1]);
+  }
+
+  release(): void {
+    this.state.cache.release();
+  }
+
+  private feeds(): Record<string, Tensor | ResidentTensor> {
+    const { model, next, mask } = this.state;
+    const [batch, sequence] = [next.length, next[0]!.length];
+    const total = mask[0]!.length;
+    // Positions count real tokens, as transformers' generate does; padding gets one that means nothing.
+    const positions = mask.map((row) => {
+      let count = 0;
+      return row.map((real) => (real ? count++ : 0)).slice(total - sequence);
+    });
+    const longest = positions.flat().reduce((largest, position) => Math.max(largest, position), 0);
+    return {
+      input_ids: idTensor(next),
+      attention_mask: maskTensor(mask),
+      position_ids: tensor("float32", [batch, sequence], Float32Array.from(positions.flat())),
+      ...model.positionFeeds(longest + 1),
+    };
+  }
+}
