@@ -20,6 +20,13 @@ export {
 export { expandPrompt, type Florence2Task, florence2Tasks } from "./florence2/tasks.ts";
 export type { ImageProcessorOptions } from "./images/image-options.ts";
 export { ImageProcessor } from "./images/image-processor.ts";
-export { type ImageInput, MAX_PIXELS, type ReadImageOptions, readImage } from "./images/read-image.ts";
+export {
+  checkImage,
+  type ImageInput,
+  MAX_PIXELS,
+  type ReadImageOptions,
+  readImage,
+} from "./images/read-image.ts";
 export { resampleFilters, resize } from "./images/resample.ts";
 export type { RgbImage } from "./images/rgb-image.ts";
+export { createRowProcessor, type RowProcessorOptions } from "./row-processor.ts";

@@ -164,7 +164,9 @@ test("validate names every bad array with its line; rows are not cut", async () 
   expect(error.message).toContain(`${rows}:3: ${join(folder, "flat.npy")}: the file has the shape [60]`);
 
   writeFileSync(rows, JSON.stringify(row));
-  const cut = await dataErrorOf(async () => (await openDataset(rows, { ...options, maxLength: 2 })).get(0));
+  const dataset = await openDataset(rows, { ...options, maxLength: 2 });
+  const cut = await dataErrorOf(() => dataset.get(0));
+  await dataset.close?.();
   expect(cut.message).toContain(
     `${rows}:1: "input_ids" has 3 values, more than maxLength's 2. Rows with processed pictures are not cut`,
   );

@@ -12,8 +12,12 @@ import { type Samples, samplesToRgb } from "./to-rgb.ts";
 /** Larger files are no pictures that anyone trains on; the whole file is held in memory. */
 const MAX_FILE_BYTES = 1 << 30;
 
-/** The bytes of a picture file. @throws DataError "unreadable", "image-too-large" */
-export async function readPictureFile(path: string, picture: ImagePlace): Promise<Uint8Array> {
+/** The bytes of a picture file, or its first ones. @throws DataError "unreadable", "image-too-large" */
+export async function readPictureFile(
+  path: string,
+  picture: ImagePlace,
+  limit = MAX_FILE_BYTES,
+): Promise<Uint8Array> {
   let file: Awaited<ReturnType<typeof openFile>>;
   try {
     file = await openFile(path);
@@ -31,7 +35,7 @@ export async function readPictureFile(path: string, picture: ImagePlace): Promis
         picture,
         `the file has ${file.size} bytes, more than the limit of ${MAX_FILE_BYTES}. Scale the picture down.`,
       );
-    return await file.read(0, file.size);
+    return await file.read(0, Math.min(file.size, limit));
   } finally {
     await file.close();
   }

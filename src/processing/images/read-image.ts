@@ -33,15 +33,7 @@ export async function readImage(input: ImageInput, options: ReadImageOptions = {
   const picture: ImagePlace = place === undefined ? { name } : { name, place };
   if (isRgbImage(input)) return checkDecoded(input, picture);
   const bytes = await bytesOf(input, picture);
-  const header = checkHeader(bytes, picture);
-  if (header.width === 0 || header.height === 0)
-    throw imageError(
-      "empty-image",
-      picture,
-      `the picture is ${header.width} × ${header.height} pixels. Give one with pixels.`,
-    );
-  if (header.width !== undefined && header.height !== undefined)
-    checkSize(header.width, header.height, maxPixels, picture);
+  const header = checkHeader(bytes, picture, maxPixels);
   try {
     const decode = isNode() ? (await import("./node.ts")).decode : (await import("./browser.ts")).decode;
     return await decode(bytes, header, { maxPixels, picture });
@@ -51,7 +43,22 @@ export async function readImage(input: ImageInput, options: ReadImageOptions = {
   }
 }
 
-const isNode = (): boolean =>
+/**
+ * What can be said of a picture by its first bytes: that it is there, that it is one, and that it has a sensible size. Of a
+ * file no more is read. What is damaged further on passes.
+ * @throws DataError as `readImage`, but "broken-image" and "no-image-library"
+ */
+export async function checkImage(input: ImageInput, options: ReadImageOptions = {}): Promise<void> {
+  const { maxPixels = MAX_PIXELS, place, name = nameOf(input) } = options;
+  const picture: ImagePlace = place === undefined ? { name } : { name, place };
+  if (isRgbImage(input)) checkDecoded(input, picture);
+  else checkHeader(await bytesOf(input, picture, HEADER_BYTES), picture, maxPixels);
+}
+
+/** In which formats tell their size, but for JPEG files with more metadata. */
+const HEADER_BYTES = 1 << 16;
+
+export const isNode = (): boolean =>
   (globalThis as { process?: { versions?: { node?: string } } }).process?.versions?.node !== undefined;
 
 function brokenImage(picture: ImagePlace, { format }: ImageHeader, cause: unknown) {
@@ -79,13 +86,23 @@ function checkDecoded(image: RgbImage, picture: ImagePlace): RgbImage {
   );
 }
 
-function checkHeader(bytes: Uint8Array, picture: ImagePlace): ImageHeader {
+function checkHeader(bytes: Uint8Array, picture: ImagePlace, maxPixels: number): ImageHeader {
   if (bytes.length === 0)
     throw imageError("empty-image", picture, "the file is empty. Copy it again, or leave it out.");
   const header = readImageHeader(bytes);
-  if (header !== undefined) return header;
-  const { what, remedy, known } = describeForeignFile(bytes);
-  throw imageError(known ? "unsupported-image" : "not-an-image", picture, `the file ${what}. ${remedy}`);
+  if (header === undefined) {
+    const { what, remedy, known } = describeForeignFile(bytes);
+    throw imageError(known ? "unsupported-image" : "not-an-image", picture, `the file ${what}. ${remedy}`);
+  }
+  const { width, height } = header;
+  if (width === 0 || height === 0)
+    throw imageError(
+      "empty-image",
+      picture,
+      `the picture is ${width} × ${height} pixels. Give one with pixels.`,
+    );
+  if (width !== undefined && height !== undefined) checkSize(width, height, maxPixels, picture);
+  return header;
 }
 
 function nameOf(input: ImageInput): string {
@@ -93,10 +110,16 @@ function nameOf(input: ImageInput): string {
   return typeof File !== "undefined" && input instanceof File ? input.name : "image";
 }
 
-async function bytesOf(input: Exclude<ImageInput, RgbImage>, picture: ImagePlace): Promise<Uint8Array> {
+/** @param limit for files: read no more than so many bytes from the beginning */
+async function bytesOf(
+  input: Exclude<ImageInput, RgbImage>,
+  picture: ImagePlace,
+  limit?: number,
+): Promise<Uint8Array> {
   if (typeof input !== "string") {
     if (input instanceof Uint8Array) return input;
-    return new Uint8Array(input instanceof Blob ? await input.arrayBuffer() : input);
+    if (!(input instanceof Blob)) return new Uint8Array(input);
+    return new Uint8Array(await input.slice(0, limit).arrayBuffer());
   }
   if (/^data:/i.test(input)) return dataUrlBytes(input, picture);
   if (/^https?:/i.test(input))
@@ -111,7 +134,7 @@ async function bytesOf(input: Exclude<ImageInput, RgbImage>, picture: ImagePlace
       picture,
       "a path can be read only in Node. Give the picture's bytes or a Blob.",
     );
-  return (await import("./node.ts")).readPictureFile(input, picture);
+  return (await import("./node.ts")).readPictureFile(input, picture, limit);
 }
 
 /** The bytes of a `data:image/…;base64,` URL. */
