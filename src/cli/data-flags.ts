@@ -1,5 +1,7 @@
 import { type Dataset, openDataset, rowKinds } from "../data/index.ts";
 import { isGraftError } from "../errors.ts";
+import { CausalLM, ImageTextToTextLM } from "../models/index.ts";
+import { createRowProcessor } from "../processing/index.ts";
 import { withAdvice } from "./errors.ts";
 import { choice, type FlagValues, negatable, number, text, texts } from "./flags.ts";
 import type { LoadedModel } from "./model.ts";
@@ -7,11 +9,14 @@ import type { LoadedModel } from "./model.ts";
 /** How data is read, for commands that read any. */
 export const dataFlags = {
   data: texts(
-    "Data: .jsonl, .json or .txt files, a directory of them, or a quoted pattern. May be given several times.",
+    "Data: .jsonl, .json, .parquet or .txt files, a directory of them or of pictures with metadata.jsonl, or a quoted pattern. May be given several times.",
     { placeholder: "file" },
   ),
   dataFormat: choice("How files are read. Default: by extension.", ["rows", "text"]),
   dataKind: choice("What the rows are. Default: what the first one is.", rowKinds),
+  taskPrompt: text('What is asked about pictures whose rows have no "prompt", such as <CAPTION>.', {
+    placeholder: "text",
+  }),
   blockSize: number(
     "Tokens per example of plain text. Default: the maximum length, at most 512.",
     {},
@@ -38,24 +43,34 @@ function atLeast2(n: number): string | undefined {
 
 type DataSettings = Pick<
   FlagValues<typeof dataFlags>,
-  "dataFormat" | "dataKind" | "blockSize" | "appendEos"
+  "dataFormat" | "dataKind" | "taskPrompt" | "blockSize" | "appendEos"
 > & {
   readonly maxLength?: number | undefined;
 };
 
-/** Opens data for a model and checks its rows. @throws DataError naming file and line of what is wrong. */
+/**
+ * Opens data for a model and checks its rows. Closing it ends what prepares its pictures, too.
+ * @throws DataError naming file and line of what is wrong.
+ */
 export async function openData(
   locations: readonly string[],
-  { dataFormat, dataKind, blockSize, appendEos, maxLength }: DataSettings,
-  { model, tokenizer, tokenizerProblem }: LoadedModel,
+  { dataFormat, dataKind, taskPrompt, blockSize, appendEos, maxLength }: DataSettings,
+  { model, tokenizer, tokenizerProblem, processor, processorProblem }: LoadedModel,
 ): Promise<Dataset> {
   const limit = model.maxPositions;
-  const open = async (): Promise<Dataset> => {
+  const pictures = model instanceof ImageTextToTextLM;
+  const rowProcessor = processor && createRowProcessor(processor);
+  try {
     const dataset = await openDataset(locations, {
       format: dataFormat,
       kind: dataKind,
+      architecture: model instanceof CausalLM ? "decoder" : "encoder-decoder",
+      pictures,
+      processor: rowProcessor,
+      prompt: taskPrompt,
       tokenizer,
-      vocabSize: model.vocabSize,
+      // A placeholder of a picture need not be in the vocabulary; the model checks further.
+      vocabSize: pictures ? Math.max(model.vocabSize, model.imageTokenId + 1) : model.vocabSize,
       maxLength,
       textLimit: limit,
       blockSize: blockSize ?? maxLength ?? Math.min(512, limit),
@@ -63,16 +78,31 @@ export async function openData(
       validate: true,
     });
     await dataset.get(0); // rows that need a tokenizer, or that it cannot read, are found before anything is loaded
-    return dataset;
-  };
-  try {
-    return await open();
+    return closing(dataset, async () => {
+      await dataset.close?.();
+      await rowProcessor?.close();
+    });
   } catch (error) {
-    if (isGraftError(error) && error.code === "no-tokenizer" && tokenizerProblem !== undefined)
+    await rowProcessor?.close();
+    if (!isGraftError(error)) throw error;
+    if (error.code === "no-processor" && processorProblem !== undefined)
+      throw withAdvice(error, processorProblem.message);
+    if (error.code === "no-tokenizer" && tokenizerProblem !== undefined)
       throw withAdvice(error, `${tokenizerProblem.message} Or give rows of {"input_ids"}.`);
     throw error;
   }
 }
+
+/** The dataset with another way to close it. */
+const closing = (dataset: Dataset, close: () => Promise<void>): Dataset => ({
+  name: dataset.name,
+  length: dataset.length,
+  get: (index) => dataset.get(index),
+  get stats() {
+    return dataset.stats!;
+  },
+  close,
+});
 
 /** What reading the data has brought to light, once it has been read. */
 export function dataNotes({ name, stats }: Dataset, maxLength: number): string[] {
