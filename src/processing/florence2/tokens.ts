@@ -17,6 +17,17 @@ const florence2Tokens: readonly string[] = [
   "<and>",
 ];
 
+/** BART's own tokens, which the tokenizer_config.json of published checkpoints does not name. */
+const bartTokens: Readonly<Record<string, string>> = {
+  bos_token: "<s>",
+  eos_token: "</s>",
+  sep_token: "</s>",
+  cls_token: "<s>",
+  unk_token: "<unk>",
+  pad_token: "<pad>",
+  mask_token: "<mask>",
+};
+
 /** The picture's placeholder in checkpoints whose tokenizer names none. */
 const DEFAULT_IMAGE_TOKEN = "<image>";
 
@@ -28,10 +39,11 @@ export type Florence2Tokens = { tokenizer: Tokenizer; imageToken: string; imageT
  * @throws DataError as AutoTokenizer; "bad-processor" if the image token is missing, or there is no start or end token.
  */
 export async function readFlorence2Tokens(store: FileStore): Promise<Florence2Tokens> {
-  const files = await readTokenizerFiles(store);
+  const read = await readTokenizerFiles(store);
   const place = { file: `${store.name}/tokenizer_config.json` };
-  const named = files.specialTokens["image_token"] ?? imageTokenOf(files.config);
-  const tokenizer = new Tokenizer(named === undefined ? withFlorence2Tokens(files) : files);
+  const named = read.specialTokens["image_token"] ?? imageTokenOf(read.config);
+  const files = named === undefined ? withFlorence2Tokens(read) : read;
+  const tokenizer = new Tokenizer(files);
   const imageToken = named ?? DEFAULT_IMAGE_TOKEN;
   const imageTokenId = tokenizer.tokenToId(imageToken);
   if (imageTokenId === undefined)
@@ -72,5 +84,11 @@ function withFlorence2Tokens(files: TokenizerFiles): TokenizerFiles {
     special: true,
   }));
   const addedTokens = [...files.addedTokens, ...added];
-  return { ...files, addedTokens, tokenizer: { ...files.tokenizer, added_tokens: addedTokens } };
+  const own = Object.entries(bartTokens).filter(([, content]) => plain.tokenToId(content) !== undefined);
+  return {
+    ...files,
+    addedTokens,
+    specialTokens: { ...Object.fromEntries(own), ...files.specialTokens },
+    tokenizer: { ...files.tokenizer, added_tokens: addedTokens },
+  };
 }

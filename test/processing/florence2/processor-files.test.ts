@@ -59,6 +59,31 @@ describe("a checkpoint's files", () => {
       expect(original.tokenizer.idToToken(id)).toBe(current.tokenizer.idToToken(id));
   });
 
+  it("as published, with BART's tokenizer and no names of tokens, read prompts as their own code does", async () => {
+    const remote = json("original/remote.json") as {
+      vocabSize: number;
+      tokens: Record<string, number>;
+      special: Record<"bos" | "eos" | "pad", number>;
+      prompts: { text: string; prompt: string; inputIds: number[] }[];
+    };
+    const published = { "tokenizer_config.json": { model_max_length: 64 } };
+    const processor = await Florence2Processor.fromPretrained(store("original", published));
+    const { tokenizer, imageTokenId, numImageTokens } = processor;
+    for (const [token, id] of Object.entries(remote.tokens)) expect(tokenizer.tokenToId(token)).toBe(id);
+    expect(imageTokenId).toBe(remote.vocabSize);
+    expect(tokenizer.vocabSize).toBe(remote.vocabSize + 1);
+    const { bos, eos, pad } = remote.special;
+    expect([tokenizer.bosTokenId, tokenizer.eosTokenId, tokenizer.padTokenId]).toEqual([bos, eos, pad]);
+    for (const { text, prompt, inputIds } of remote.prompts) {
+      expect(tokenizer.encode(prompt, { addSpecialTokens: true }), text).toEqual(inputIds);
+      // the features of the picture come first there, without tokens
+      expect(processor.encodePrompt(text), text).toEqual([
+        ...Array<number>(numImageTokens).fill(imageTokenId),
+        ...inputIds,
+      ]);
+    }
+  });
+
   it("with remote code answer every task, phrases that ground nothing left out", async () => {
     const { postProcessor } = await Florence2Processor.fromPretrained(store("original"));
     const answer = postProcessor.parse(
