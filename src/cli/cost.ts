@@ -1,6 +1,71 @@
-import type { Cost, TowerCost } from "../selection/index.ts";
+import { openStore, readJsonIfPresent } from "../checkpoint/index.ts";
+import type { Cost, CostOptions, ModuleTree, SavedTower, TowerCost } from "../selection/index.ts";
 import { bytes, grouped } from "./describe.ts";
+import { custom, FlagProblem, type FlagValues, number, single } from "./flags.ts";
 import { table } from "./table.ts";
+
+const atLeastOne = (n: number): string | undefined =>
+  Number.isSafeInteger(n) && n >= 1 ? undefined : "must be a whole number of at least 1";
+
+/** What a step is, as flags, for the cost. */
+export const costFlags = {
+  batchSize: number("Examples per step, for the cost. Default: 1.", {}, atLeastOne),
+  sequenceLength: number(
+    "Tokens per example, a picture's included, for the cost. Default: 512; for Florence-2 its picture's and 16.",
+    {},
+    atLeastOne,
+  ),
+  targetLength: number(
+    "Tokens that the decoder of an encoder-decoder writes, for the cost. Default: as many as it reads; for Florence-2 64.",
+    {},
+    atLeastOne,
+  ),
+  imageSize: custom(
+    "Pixels of a picture, one number or HEIGHTxWIDTH, for the cost. Default: the processor's.",
+    { placeholder: "size" },
+    readImageSize,
+  ),
+};
+
+function readImageSize(texts: readonly string[]): readonly [height: number, width: number] {
+  const text = single(texts);
+  const [, height, width = height] = /^(\d+)(?:[x×](\d+))?$/i.exec(text.trim()) ?? [];
+  const size = [Number(height), Number(width)] as const;
+  if (!size.every((length) => Number.isSafeInteger(length) && length >= 1 && length <= 65_536))
+    throw new FlagProblem(
+      `must be a number of pixels, or HEIGHTxWIDTH, such as 768 or 480x640, got ${JSON.stringify(text)}`,
+    );
+  return size;
+}
+
+/**
+ * The flags as options of `estimateCost`; the size of pictures that the flags don't name is read from the processor's
+ * preprocessor_config.json beside the model, if there is one.
+ */
+export async function costOptions(
+  values: FlagValues<typeof costFlags>,
+  tree: ModuleTree,
+  location: string,
+): Promise<CostOptions> {
+  const given = Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+  if (tree.modelType !== "florence2" || values.imageSize !== undefined) return given;
+  const imageSize = await processorImageSize(location);
+  return imageSize === undefined ? given : { ...given, imageSize };
+}
+
+/** What makes the processor unreadable is the processor's to say. */
+async function processorImageSize(location: string): Promise<[height: number, width: number] | undefined> {
+  try {
+    const config = await readJsonIfPresent(await openStore(location), "preprocessor_config.json");
+    const { height, width } =
+      (config as { size?: { height?: unknown; width?: unknown } } | undefined)?.size ?? {};
+    return Number.isSafeInteger(height) && Number.isSafeInteger(width)
+      ? [height as number, width as number]
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}
 
 /** The cost as `--json` prints it: every figure, also of all-linear. */
 export const costJson = ({ allLinear, ...cost }: Cost) => ({ ...cost, allLinear });
@@ -9,7 +74,7 @@ export const costJson = ({ allLinear, ...cost }: Cost) => ({ ...cost, allLinear 
 export function describeCost(cost: Cost): string {
   const { allLinear, batch, saved, lowestLayer, towers } = cost;
   const { share } = allLinear;
-  const { batchSize, sequenceLength } = batch;
+  const { batchSize } = batch;
   const per = cost.per === "token" ? "token" : "example";
   const rows: (readonly [string, string, string, number])[] = [
     [
@@ -38,7 +103,7 @@ export function describeCost(cost: Cost): string {
       share.backwardFlops,
     ],
     [
-      `activations, ${batchSize} × ${sequenceLength}`,
+      `activations, ${exampleOf(cost)}`,
       bytes(cost.activationBytes),
       bytes(allLinear.activationBytes),
       share.activationBytes,
@@ -54,35 +119,71 @@ export function describeCost(cost: Cost): string {
       ],
       rows.map(([title, ours, full, ratio]) => [title, ours, full, percent(ratio)]),
     ),
-    `frozen weights: ${bytes(cost.frozenWeightBytes)} as stored`,
+    `frozen weights: ${bytes(cost.frozenWeightBytes)} as stored; memory to train, about: ${bytes(cost.memory.totalBytes)}`,
   ];
+  if (batch.imageSize !== null)
+    lines.push(
+      `an example: a picture of ${batch.imageSize.join(" × ")} pixels, ${batch.sequenceLength} tokens read, ${batch.targetLength} written`,
+    );
   if (lowestLayer !== null)
     lines.push(
       `gradients go down to ${lowestLayer}: saves ${percent(saved.backwardShare)} of the backward pass; ` +
         `${percent(saved.frozenForwardShare)} of the forward pass lies below`,
     );
-  if (towers.length > 1) lines.push(...towers.map(describeTower));
-  return lines.join("\n");
+  if (towers.length > 1) {
+    lines.push("", towerTable(towers), "");
+    const frozen = saved.towers.filter(({ backwardFlops }) => backwardFlops > 0);
+    lines.push(...frozen.map((tower) => describeSaved(tower, batchSize)));
+  }
+  return lines.join("\n").trimEnd();
 }
 
-function describeTower({
-  path,
-  forwardFlops,
-  backwardFlops,
-  positions,
-  lowestLayer,
-  isCrossed,
-}: TowerCost): string {
-  const name = path === "" ? "model" : path;
-  if (forwardFlops === null || backwardFlops === null)
-    return `  ${name}: not counted, its positions are not known`;
-  const reach =
-    lowestLayer === null
-      ? "no gradient"
-      : isCrossed
-        ? "gradients go through to the tower before"
-        : `gradients down to ${lowestLayer.slice(path === "" ? 0 : path.length + 1)}`;
-  return `  ${name}: ${positions} positions, each ${operations(forwardFlops.total)} forward, ${operations(backwardFlops.total)} backward; ${reach}`;
+/** The batch in tokens; where there are pictures, an example is more than those. */
+const exampleOf = ({ batch: { batchSize, sequenceLength, targetLength, imageSize } }: Cost): string => {
+  if (imageSize !== null) return batchSize === 1 ? "1 example" : `${batchSize} examples`;
+  const tokens =
+    sequenceLength === targetLength ? `${sequenceLength}` : `(${sequenceLength} + ${targetLength})`;
+  return `${batchSize} × ${tokens}`;
+};
+
+const describeSaved = (
+  { path, backwardFlops, backwardShare, activationBytes }: SavedTower,
+  batchSize: number,
+): string =>
+  `${path || "model"} is frozen: each example saves ${operations(backwardFlops)} (${percent(backwardShare)}) of all-linear's backward pass ` +
+  `and ${bytes(activationBytes / batchSize)} of activations`;
+
+/** Each tower on a row: operations of an example, activations of the batch. */
+const towerTable = (towers: readonly TowerCost[]): string =>
+  table(
+    [
+      { title: "tower" },
+      ...["positions", "trainable", "forward", "backward", "activations"].map((title) => ({
+        title,
+        align: "right" as const,
+      })),
+      { title: "gradients" },
+    ],
+    towers.map(
+      ({ path, positions, trainableParameters, forwardFlops, backwardFlops, activationBytes, ...reach }) => [
+        path === "" ? "model" : path,
+        positions === null ? "?" : grouped(positions),
+        grouped(trainableParameters),
+        forwardFlops === null ? "?" : operations(forwardFlops.total),
+        backwardFlops === null ? "?" : operations(backwardFlops.total),
+        activationBytes === null ? "?" : bytes(activationBytes),
+        reachOf(path, reach),
+      ],
+    ),
+  );
+
+function reachOf(
+  path: string,
+  { lowestLayer, isCrossed }: Pick<TowerCost, "lowestLayer" | "isCrossed">,
+): string {
+  if (lowestLayer === null) return "none";
+  if (isCrossed) return "go through";
+  return lowestLayer === path ? "inside" : `down to ${lowestLayer.slice(path === "" ? 0 : path.length + 1)}`;
 }
 
 const percent = (share: number): string => {

@@ -24,30 +24,37 @@ test("a selection beside all-linear", () => {
     forward per token              2.54 GFLOP  2.55 GFLOP  100 %
     backward per token             1.03 GFLOP  2.62 GFLOP   39 %
     activations, 1 × 512             523.1 MB      1.4 GB   38 %
-    frozen weights: 4.9 GB as stored
+    frozen weights: 4.9 GB as stored; memory to train, about: 6.0 GB
     gradients go down to model.layers.12: saves 60 % of the backward pass; 59 % of the forward pass lies below
     "
   `);
 });
 
-test("towers each by themselves, unknown ones too", () => {
+test("towers each by themselves, and what the frozen ones save", () => {
   const cost = costOf("florence2-base", {
     targetModules: ".*language_model\\.encoder\\.layers\\.[45]\\..*q_proj",
   });
   expect(`\n${describeCost(cost)}\n`).toMatchInlineSnapshot(`
     "
-    cost                           selection  all-linear   share
-    trainable parameters              24,576   3,176,448  0.77 %
-    adapter file                     98.9 kB     12.8 MB  0.78 %
-    gradients and optimizer state   294.9 kB     38.1 MB  0.77 %
-    forward per token              305 MFLOP   309 MFLOP    99 %
-    backward per token             250 MFLOP   336 MFLOP    74 %
-    activations, 1 × 512            410.2 MB    572.2 MB    72 %
-    frozen weights: 925.7 MB as stored
-    gradients go down to model.language_model.encoder.layers.4: saves 25 % of the backward pass; 21 % of the forward pass lies below
-      model.vision_tower: not counted, its positions are not known
-      model.language_model.encoder: 512 positions, each 94.4 MFLOP forward, 29.6 MFLOP backward; gradients down to layers.4
-      model.language_model.decoder: 512 positions, each 211 MFLOP forward, 220 MFLOP backward; gradients go through to the tower before
+    cost                            selection  all-linear   share
+    trainable parameters               24,576   3,176,448  0.77 %
+    adapter file                      98.9 kB     12.8 MB  0.78 %
+    gradients and optimizer state    294.9 kB     38.1 MB  0.77 %
+    forward per example             458 GFLOP   469 GFLOP    98 %
+    backward per example           38.8 GFLOP   494 GFLOP   7.9 %
+    activations, 1 example           123.9 MB      2.2 GB   5.7 %
+    frozen weights: 925.7 MB as stored; memory to train, about: 1.6 GB
+    an example: a picture of 768 × 768 pixels, 593 tokens read, 64 written
+    gradients go down to model.language_model.encoder.layers.4: saves 92 % of the backward pass; 91 % of the forward pass lies below
+
+    tower                         positions  trainable     forward    backward  activations  gradients
+    model.vision_tower                  576          0   380 GFLOP      0 FLOP          0 B  none
+    model.multi_modal_projector         577          0   908 MFLOP      0 FLOP          0 B  none
+    model.language_model.encoder        593     24,576  56.9 GFLOP  18.0 GFLOP      66.6 MB  down to layers.4
+    model.language_model.decoder         64          0  20.6 GFLOP  20.9 GFLOP      57.3 MB  go through
+
+    model.vision_tower is frozen: each example saves 406 GFLOP (82 %) of all-linear's backward pass and 1.9 GB of activations
+    model.multi_modal_projector is frozen: each example saves 941 MFLOP (0.19 %) of all-linear's backward pass and 4.2 MB of activations
     "
   `);
 });
@@ -62,8 +69,20 @@ test("JSON has every figure, those of all-linear included", () => {
   for (const field of [
     ...["trainableParameters", "adapterParameters", "adapterBytes", "gradientBytes", "optimizerBytes"],
     ...["trainableFraction", "frozenWeightBytes", "forwardFlops", "backwardFlops", "activationBytes"],
-    ...["saved", "towers", "lowestLayer", "batch", "assumptions", "allLinear"],
+    ...["saved", "towers", "lowestLayer", "batch", "memory", "assumptions", "allLinear"],
   ])
     expect(json).toHaveProperty(field);
   expect(json["allLinear"]).toMatchObject({ share: { trainableParameters: expect.any(Number) } });
+  const decoder = JSON.stringify(costJson(costOf("florence2-base", { targetModules: ".*decoder.*q_proj" })));
+  expect(JSON.parse(decoder)).toMatchObject({
+    per: "example",
+    batch: { imageSize: [768, 768], sequenceLength: 593, targetLength: 64 },
+    saved: {
+      towers: [
+        { path: "model.vision_tower" },
+        { path: "model.multi_modal_projector" },
+        { path: "model.language_model.encoder" },
+      ],
+    },
+  });
 });

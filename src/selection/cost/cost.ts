@@ -15,6 +15,8 @@ export type CostOptions = {
   imageTokens?: number;
   /** Height and width of the images (a number: of both), for models of convolutions. Default: config.json's; 768 for Florence-2. */
   imageSize?: number | readonly [height: number, width: number];
+  /** The model's own dropout is on in training, as with the training option of this name. Default false. */
+  modelDropout?: boolean;
   /** Bytes of one stored base parameter. Default: by config.json's dtype, else 4. */
   bytesPerWeight?: number;
 };
@@ -95,7 +97,7 @@ export type SavedTower = {
   readonly activationShare: number;
 };
 
-/** MemoryCost that a training step is expected to need, in bytes. */
+/** Memory that a training step is expected to need, in bytes. */
 export type MemoryCost = {
   /** Frozen weights, which are held in float32. */
   readonly frozenBytes: number;

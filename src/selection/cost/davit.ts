@@ -33,6 +33,8 @@ class DavitPass {
   readonly #feed: Feed;
   readonly #positions: Positions;
   #stage = 0;
+  /** A norm's output in rows of channels, if what comes next is a norm again, behind a stage without blocks. */
+  #rows: Flowing | undefined;
 
   constructor(tower: Tower, flow: Flow, feed: Feed, positions: Positions) {
     this.#tower = tower;
@@ -49,17 +51,20 @@ class DavitPass {
     this.#stage = Number.parseInt(name.slice(name.lastIndexOf(".") + 1), 10);
     const normalise = (map: Flowing, size: Size, width: number): Flowing => {
       const elements = this.#elements(size, width);
-      const normed = flow.norm(copy(map, elements), this.#feed.trainedOf(`${name}.norm`));
-      return copy(normed, elements);
+      const rows = isBefore ? this.#rows : undefined;
+      this.#rows = flow.norm(rows ?? copy(map, elements), this.#feed.trainedOf(`${name}.norm`));
+      return copy(this.#rows, elements);
     };
     const convolve = (map: Flowing): Flowing =>
       flow.convolution(map, unit, this.#feed.examples, { before, after });
-    return isBefore
-      ? convolve(normalise(x, before, unit.inputs))
-      : normalise(convolve(x), after, unit.outputs);
+    if (!isBefore) return normalise(convolve(x), after, unit.outputs);
+    const made = convolve(normalise(x, before, unit.inputs));
+    this.#rows = undefined;
+    return made;
   }
 
   block(x: Flowing, stage: Stage): Flowing {
+    this.#rows = undefined;
     return halvesOf(stage).reduce((map, half) => this.#half(map, half), x);
   }
 
@@ -116,6 +121,8 @@ class DavitPass {
       ...{ examples, queries: size, keys: size, width: groups * places, keyWidth: groups * places },
       ...{ valueWidth: groups * places, heads: groups, hasHeadNorms: false, angles: undefined },
     });
+    // the values are multiplied with the weights' transpose
+    if (qkv.isNeeded) flow.keep(fresh(true, examples * groups * size * size));
     return flow.linear(attended, part("proj"), examples * places);
   }
 

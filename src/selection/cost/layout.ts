@@ -233,10 +233,10 @@ export function layOut(tree: ModuleTree): Layout {
 /** DaViT lists the convolutions between its stages by themselves: each is executed before the blocks of its number. */
 function interleave(tower: Tower): Tower {
   const { stages, path } = tower;
-  if (!stages.some(({ units }) => units.some(({ name }) => isDavit(name)))) return tower;
+  if (stages.length === 0 || !stages.every(isDavitStage)) return inTurn(tower);
   const start = path === "" ? 0 : path.length + 1;
   const place = ({ name }: Stage): number => Number.parseInt(name.slice(start).split(".")[1]!, 10);
-  const isBlock = ({ units }: Stage): number => Number(units.some(({ name }) => isDavit(name)));
+  const isBlock = ({ units }: Stage): number => Number(units.length > 1);
   // in its place among others of its number each stays
   return {
     ...tower,
@@ -245,7 +245,26 @@ function interleave(tower: Tower): Tower {
   };
 }
 
-const isDavit = (name: string): boolean => /\.(?:window|channel)_attn\./.test(name);
+/** Names of what is in half of a block of DaViT, behind those of the block and its half. */
+const davitHalf =
+  /^(?:spatial|channel)_block\.(?:conv[12]|(?:window|channel)_attn\.(?:qkv|proj)|ffn\.fc[12])$/;
+
+/** A convolution between DaViT's stages, or a block with two halves as transformers names what is in them. */
+const isDavitStage = ({ name, units }: Stage): boolean =>
+  /^convs\.\d+$/.test(name.split(".").slice(-2).join("."))
+    ? units.length === 1 && units[0]!.convolution?.kernel.length === 2
+    : units.length === 12 && units.every((unit) => davitHalf.test(unit.name.slice(name.length + 1)));
+
+/** Convolutions listed by themselves, in other names, each before the layers of its number. */
+function inTurn(tower: Tower): Tower {
+  const { stages } = tower;
+  const list = parentOf(stages[0]!.name);
+  const first = stages.filter(({ name }) => parentOf(name) === list);
+  const second = stages.filter(({ name }) => parentOf(name) !== list);
+  const isInterleaved =
+    first.length === second.length && first.every(({ units }) => units[0]?.convolution !== undefined);
+  return isInterleaved ? { ...tower, stages: first.flatMap((stage, i) => [stage, second[i]!]) } : tower;
+}
 
 /** DaViT's maps become tokens in a module of its own, which is executed after it. */
 function withProjector(towers: Tower[], outside: readonly Outside[]): Tower[] {

@@ -41,6 +41,7 @@ export type Setting = {
   readonly targetLength: number;
   readonly labelFraction: number;
   readonly imageSize: Size | undefined;
+  readonly modelDropout: boolean;
   readonly imageTokens?: number;
   readonly bytesPerWeight?: number;
 };
@@ -51,11 +52,11 @@ export function settingOf(
   options: CostOptions,
 ): Setting {
   const { tree, layout, assumptions } = parts;
-  const { batchSize = 1, labelFraction = 1, imageTokens, bytesPerWeight } = options;
+  const { batchSize = 1, labelFraction = 1, modelDropout = false, imageTokens, bytesPerWeight } = options;
   const projector = layout.towers.find(({ kind }) => kind === "projector");
   const setting: Setting = {
     ...parts,
-    ...{ batchSize, labelFraction, sequenceLength: 512, targetLength: 512 },
+    ...{ batchSize, labelFraction, modelDropout, sequenceLength: 512, targetLength: 512 },
     imageSize: imageSizeOf(options, tree, layout, assumptions),
     ...(imageTokens !== undefined && { imageTokens }),
     ...(bytesPerWeight !== undefined && { bytesPerWeight }),
@@ -135,12 +136,10 @@ export function feedOf(trained: TrainedUnits, setting: Setting): Feed {
     stageGroupsOf: (tower, stage, channels) =>
       configOf(tower, tree).stageGroups?.[stage] ?? assumptions.davitParts(channels, davit.headSize),
     dropoutOf(tower) {
-      if (!isBart) return { hidden: 0, attention: 0, activation: 0 };
+      if (!isBart || !setting.modelDropout) return { hidden: 0, attention: 0, activation: 0 };
       const { dropout, attentionDropout = 0, activationDropout = 0 } = configOf(tower, tree);
       if (dropout === undefined)
-        assumptions.add(
-          "Hidden states are dropped in training, attention weights and activations are not: config.json does not say.",
-        );
+        assumptions.add("The model drops hidden states, not attention weights: config.json does not say.");
       return { hidden: dropout ?? 0.1, attention: attentionDropout, activation: activationDropout };
     },
     isParallel: parallelTypes.has(tree.modelType),

@@ -35,6 +35,7 @@ export type BatchShape = {
   readonly labels: number;
   /** Size of each example's picture. */
   readonly image?: ImageSize;
+  readonly modelDropout?: boolean;
 };
 
 const elementBytes: Readonly<Record<string, number>> = { float32: 4, int32: 4, int64: 8, bool: 1 };
@@ -45,9 +46,9 @@ const elementBytes: Readonly<Record<string, number>> = { float32: 4, int32: 4, i
  */
 export function countGraph(
   model: LanguageModel,
-  { batch, sequence, target = sequence, labels, image }: BatchShape,
+  { batch, sequence, target = sequence, labels, image, modelDropout = false }: BatchShape,
 ): GraphCounts {
-  const { outputs, trained } = trainingProgram(model, { image });
+  const { outputs, trained } = trainingProgram(model, { image, modelDropout });
   const lowered = lower(outputs, lowerings.cpu);
   const symbols = new Map([
     ["batch", batch],

@@ -91,7 +91,7 @@ describe.each(seq2seqCases().map((one) => [one.expected.name, one] as const))("%
     const model: Seq2SeqLM = await reference.loadBase();
     const shape = { batch: 2, sequence: 40, target: 24, labels: 24 };
     const options = { batchSize: 2, sequenceLength: 40, targetLength: 24, labelFraction: 0.5 };
-    expectEqual(compare(model, lora, shape, options), 2 * 40, 0.01);
+    expectEqual(compare(model, lora, shape, options), 2 * 40, 0.02);
   });
 });
 
@@ -110,11 +110,11 @@ describe.each(florence2Cases().map((one) => [one.expected.name, one] as const))(
         imageSize: [45, 37],
       },
     };
-    expectEqual(compare(model, lora, shape, options), 2, 0.01);
+    expectEqual(compare(model, lora, shape, options), 2, 0.02);
   });
 });
 
-/** Florence-2-base as the hub has it, without weights: nothing is run. Dropouts are on in all three forms. */
+/** Florence-2-base as the hub has it, without weights: nothing is run. Its config.json has dropouts of all three kinds. */
 function base(): ImageTextToTextLM {
   const heads = { encoder_attention_heads: 12, decoder_attention_heads: 12 };
   const ffn = { encoder_ffn_dim: 3072, decoder_ffn_dim: 3072, encoder_layers: 6, decoder_layers: 6 };
@@ -143,6 +143,17 @@ describe("Florence-2-base's shape", () => {
   test.each(ofPictures)("%s", (_, lora) => {
     // whatever is not said is as Florence-2-base has it
     const { cost, counted } = compare(base(), lora, shape, { batchSize: 2 });
-    expectEqual({ cost, counted }, 2, 1e-5);
+    expectEqual({ cost, counted }, 2, 0.001);
+  });
+
+  test.each(ofPictures.slice(0, 8))("%s, with the model's dropout", (_, lora) => {
+    const modelDropout = true;
+    const { cost, counted } = compare(
+      base(),
+      lora,
+      { ...shape, modelDropout },
+      { batchSize: 2, modelDropout },
+    );
+    expectEqual({ cost, counted }, 2, 0.001);
   });
 });
