@@ -80,13 +80,11 @@ export class Florence2VisionChannelAttention extends Module {
 
   /** Shape of x and of the result: [batch, tokens, channels]. */
   forward(x: Value): Value {
-    const [batch, tokens, channels] = x.shape as [Dim, number, number];
-    const { groups } = this;
-    const size = channels / groups;
-    const mixed = op.reshape(this.qkv.forward(x), [batch, tokens, 3, groups, size]);
-    const parts = op.transpose(mixed, [2, 0, 3, 4, 1]); // [3, batch, groups, size, tokens]
-    const part = (i: number): Value => op.squeeze(op.slice(parts, 0, i, i + 1), 0);
-    const attended = groupedAttention(part(0), part(1), part(2), { scale: tokens ** -0.5 });
-    return this.proj.forward(op.reshape(op.transpose(attended, [0, 3, 1, 2]), [batch, tokens, channels]));
+    const tokens = x.shape[1] as number;
+    const [q, k, v] = splitQkv(this.qkv.forward(x), this.groups); // [batch, groups, tokens, size]
+    // Both products read rows of channels as they lie: a transpose that a product absorbs costs nothing.
+    const scores = op.mul(op.matmul(op.transposeLast(q), k), tokens ** -0.5); // [batch, groups, size, size]
+    const attended = op.matmul(v, op.transposeLast(op.softmax(scores)));
+    return this.proj.forward(mergeHeads(attended));
   }
 }

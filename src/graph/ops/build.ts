@@ -158,7 +158,14 @@ export function reshape(x: Value, shape: Shape): Value {
   return shapeEquals(x.shape, resolved) ? x : apply("Reshape", [x], { shape: resolved });
 }
 
-export const transpose = (x: Value, perm: readonly number[]): Value => apply("Transpose", [x], { perm });
+/** Undoing a transposition gives what was transposed. */
+export function transpose(x: Value, perm: readonly number[]): Value {
+  if (x.source.kind === "node" && x.source.node.op === "Transpose") {
+    const { inputs, attributes } = x.source.node as Node<"Transpose">;
+    if (perm.every((axis, i) => attributes.perm[axis] === i)) return inputs[0];
+  }
+  return apply("Transpose", [x], { perm });
+}
 
 /** Swaps the last two axes. */
 export function transposeLast(x: Value): Value {
