@@ -3,6 +3,7 @@ import { readAll } from "./byte-source.ts";
 import { completionOf, encodeDecoderRow, noProcessor, promptOf } from "./decoder-rows.ts";
 import { parseJson } from "./json-text.ts";
 import { LineIndex, type LineIndexOptions } from "./line-index.ts";
+import { isParquet, type ParquetOptions, parquetRows } from "./parquet-rows.ts";
 import { checkPicture, readPicture } from "./pictures.ts";
 import { dataError, type Place } from "./problem.ts";
 import {
@@ -21,7 +22,8 @@ import type { ByteSource, Dataset, DatasetStats, Example } from "./types.ts";
 import { checkTextStart, decodeUtf8 } from "./utf8.ts";
 
 export type RowDatasetOptions = RowOptions &
-  LineIndexOptions & {
+  LineIndexOptions &
+  ParquetOptions & {
     /** Kind of all rows. Default: that of the first row. */
     kind?: RowKind | undefined;
     /** Check every row when the dataset is opened. Without it, a bad row is an error when it is read. */
@@ -40,7 +42,10 @@ type Rows = {
 /** The most problems that one message lists. */
 const maxProblems = 10;
 
-/** Examples from a file of JSON rows: JSONL, read line by line in any order, or one JSON array, held in memory. */
+/**
+ * Examples from a file of rows: JSONL, read line by line in any order; one JSON array, held in memory; or parquet, of which
+ * some row groups are held.
+ */
 export class RowDataset implements Dataset {
   readonly name: string;
   readonly kind: RowKind;
@@ -60,18 +65,30 @@ export class RowDataset implements Dataset {
   }
 
   /**
-   * Index a file of rows. It is JSONL unless it begins with "[{" or a "[" alone on its line, or is named .json
+   * Index a file of rows. It is parquet if it is named so or begins so, else JSONL unless it begins with "[{" or a "[" alone on its line, or is named .json
    * and begins with "[". The dataset owns `source` and closes it.
    * @throws DataError "empty" if there are no rows; with `validate`, one that lists the bad rows (at most 10).
    */
   static async open(source: ByteSource, options: RowDatasetOptions): Promise<RowDataset> {
-    const { kind: givenKind, validate = false, signal, maxLineBytes, chunkBytes, ...rowOptions } = options;
+    const {
+      kind: givenKind,
+      validate = false,
+      signal,
+      maxLineBytes,
+      chunkBytes,
+      cacheBytes,
+      ...rowOptions
+    } = options;
     const lineOptions = {
       ...(maxLineBytes !== undefined && { maxLineBytes }),
       ...(chunkBytes !== undefined && { chunkBytes }),
       ...(signal !== undefined && { signal }),
     };
-    const rows = (await isJsonArray(source)) ? await arrayRows(source) : await lineRows(source, lineOptions);
+    const rows = (await isParquet(source))
+      ? await parquetRows(source, { cacheBytes })
+      : (await isJsonArray(source))
+        ? await arrayRows(source)
+        : await lineRows(source, lineOptions);
     if (rows.length === 0)
       throw dataError("empty", { file: source.name }, "the file has no rows. Give it at least one row.");
     const { architecture = "decoder", processor } = rowOptions;
