@@ -17,6 +17,7 @@ const direct = {
   processing: ["data", "regex"],
   training: ["models", "adapters", "runtime", "data"],
   generation: ["models", "adapters", "runtime", "processing"],
+  evaluation: ["generation", "data"],
 };
 
 const allowed = (folder, seen = new Set([folder])) => {
