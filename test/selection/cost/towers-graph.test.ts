@@ -1,14 +1,13 @@
 import { describe, expect, test } from "vitest";
 import type { LoraConfigOptions } from "../../../src/adapters/config-options.ts";
 import { getPeftModel, LoraConfig, moduleTreeOf } from "../../../src/adapters/index.ts";
-import type { TensorEntry } from "../../../src/checkpoint/index.ts";
 import type { ImageTextToTextLM, LanguageModel, Seq2SeqLM } from "../../../src/models/index.ts";
 import { type Cost, type CostOptions, estimateCost } from "../../../src/selection/index.ts";
-import { numel } from "../../../src/tensor/index.ts";
 import { florence2Cases } from "../../models/florence2-case.ts";
 import { build } from "../../models/florence2-small.ts";
 import { seq2seqCases } from "../../models/seq2seq-case.ts";
 import { type BatchShape, countGraph, type GraphCounts } from "./count-graph.ts";
+import { withoutWeights } from "./without-weights.ts";
 
 const ofText: [name: string, options: LoraConfigOptions][] = [
   ["every linear layer", { targetModules: "all-linear" }],
@@ -125,17 +124,8 @@ function base(): ImageTextToTextLM {
     vision_config: { projection_dim: 768 },
     image_token_id: 51288,
   });
-  for (const [path, parameter] of model.namedParameters()) {
-    parameter.name = path;
-    parameter.storage = storageOf(path, parameter.shape);
-  }
-  return model;
+  return withoutWeights(model);
 }
-
-const storageOf = (name: string, shape: readonly number[]): TensorEntry => ({
-  ...{ name, dtype: "float32", shape, byteOffset: 0, byteLength: 4 * numel(shape) },
-  source: { name, size: 0, read: () => Promise.reject(new Error("nothing is read")) },
-});
 
 describe("Florence-2-base's shape", () => {
   const image = { height: 768, width: 768 };
