@@ -32,13 +32,18 @@ export type PythonSnippetOptions = {
   readonly className?: string | undefined;
   /** What `from_pretrained` is to load. */
   readonly location?: string | undefined;
+  /** What `from_pretrained` is given besides, e.g. "trust_remote_code=True". */
+  readonly loading?: string | undefined;
 };
 
 /**
  * The Python code that does with PEFT what a configuration says: only settings that differ from PEFT's defaults, regular
  * expressions as raw strings, pattern tables in their order.
  */
-export function toPython(config: LoraConfig, { className, location }: PythonSnippetOptions = {}): string {
+export function toPython(
+  config: LoraConfig,
+  { className, location, loading }: PythonSnippetOptions = {},
+): string {
   const defaults = new LoraConfig();
   const given = fieldNames.filter(
     (name) => !notForNewAdapters.has(name) && asJson(config[name]) !== asJson(defaults[name]),
@@ -53,7 +58,9 @@ export function toPython(config: LoraConfig, { className, location }: PythonSnip
   if (className) imports.push(`from transformers import ${className}`);
   const settings = given.map((name) => `    ${snakeCase(name)}=${argument(name, config)},`);
   const model = className
-    ? [`model = ${className}.from_pretrained(${python(location ?? "…")})`]
+    ? [
+        `model = ${className}.from_pretrained(${[python(location ?? "…"), ...(loading ? [loading] : [])].join(", ")})`,
+      ]
     : ["# model: the model to adapt"];
   return [
     ...imports,

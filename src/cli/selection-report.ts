@@ -13,7 +13,8 @@ export type SelectionReport = {
   readonly selection: Selection;
   /** As PEFT saves it. */
   readonly config: LoraConfig;
-  readonly compiled: CompiledSelection | undefined;
+  /** Where a request had to be put into PEFT's words. */
+  readonly compiled: Pick<CompiledSelection, "deeper"> | undefined;
   readonly cost: Cost;
   /** Every target in a table, instead of a tree. */
   readonly list: boolean;

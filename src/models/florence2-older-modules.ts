@@ -161,6 +161,7 @@ export const florence2OlderLayout: OlderLayout = {
   whyNot: (native) =>
     native === PROJECTION ? "it is a bare parameter there, image_projection, and no layer" : undefined,
   zeros: new Set([FINAL_LOGITS_BIAS]),
+  python: { className: "AutoModelForCausalLM", loading: "trust_remote_code=True" },
   isAutoMapping: ({ parent_library: library }) =>
     typeof library === "string" &&
     /(^|\.)modeling_florence2$/.test(library) &&

@@ -39,6 +39,8 @@ export type OlderLayout = {
   whyNot(native: string): string | undefined;
   /** Tensors of the older class that this one lacks, because they are zero. */
   readonly zeros: ReadonlySet<string>;
+  /** How it is loaded in Python: the class of transformers, and what `from_pretrained` is given besides. */
+  readonly python: { readonly className: string; readonly loading: string };
   /** Whether a saved `auto_mapping` names the older class. */
   isAutoMapping(mapping: Readonly<Record<string, unknown>>): boolean;
   /** The modules of the older class, in its order, from those that the model has now. */

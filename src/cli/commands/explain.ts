@@ -9,10 +9,11 @@ import {
   structureOf,
 } from "../../selection/index.ts";
 import { configFlag, loraFlags, selectionFlags } from "../adapter-flags.ts";
-import { loraProblems, readAdapter, resolveAdapter } from "../adapter-request.ts";
+import { loraProblems, readAdapter } from "../adapter-request.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, readFlags, toggle } from "../flags.ts";
 import { renderMatrix } from "../matrix.ts";
+import { namingFlag, resolveNaming } from "../naming.ts";
 import { Output } from "../output.ts";
 import { spelling } from "../schema-flags.ts";
 import { refuseWarnings, strictFlags } from "../strict.ts";
@@ -20,7 +21,7 @@ import { printable, styled } from "../style.ts";
 import { readModuleTree } from "../tree.ts";
 
 const lora = { ...loraFlags, ...selectionFlags };
-const outputFlags = { json: toggle("Print one JSON document."), ...strictFlags };
+const outputFlags = { ...namingFlag, json: toggle("Print one JSON document."), ...strictFlags };
 
 export const spell = spelling(Object.keys(lora));
 
@@ -55,13 +56,14 @@ async function run(location: string, asked: readonly string[], command: Command)
   const problems: string[] = [];
   const values = readFlags(command, lora, problems);
   const { config: file } = readFlags(command, configFlag, problems);
-  const { strict, ...outputOptions } = readFlags(command, outputFlags, problems);
+  const { naming, strict, ...outputOptions } = readFlags(command, outputFlags, problems);
   const output = new Output(outputOptions);
   if (file === undefined) problems.push(...loraProblems(values).map(spell));
   throwProblems(problems);
   const request = await readAdapter(file, values);
-  const { tree, warnings: treeWarnings } = await readModuleTree(location);
-  const { config, compiled, warnings: adapterWarnings } = await resolveAdapter(request, tree);
+  const { tree: read, warnings: treeWarnings } = await readModuleTree(location);
+  const { tree, adapter } = (await resolveNaming(request, read, naming)).shown;
+  const { config, compiled, warnings: adapterWarnings } = adapter;
 
   const source = compiled ?? config.toSelection();
   const explainer = makeExplainer(tree, source);

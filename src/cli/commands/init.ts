@@ -1,15 +1,17 @@
 import type { Command } from "commander";
 import { type FreshAdapter, freshAdapter, savedConfig } from "../../adapters/fresh.ts";
-import { CONFIG_FILE, type LoraConfig, toPython, WEIGHTS_FILE } from "../../adapters/index.ts";
+import { CONFIG_FILE, type LoraConfig, olderAdapter, toPython, WEIGHTS_FILE } from "../../adapters/index.ts";
 import { type Checkpoint, openStore, readCheckpoint, safetensorsChunks } from "../../checkpoint/index.ts";
 import { type FileContents, writeDirectoryAtomic } from "../../checkpoint/node.ts";
 import { AdapterError, isGraftError } from "../../errors.ts";
+import type { OlderLayout } from "../../nn/index.ts";
 import { type ModuleTree, selectTargets } from "../../selection/index.ts";
 import { configFlag, loraFlags, selectionFlags } from "../adapter-flags.ts";
-import { loraProblems, readAdapter, resolveAdapter } from "../adapter-request.ts";
+import { loraProblems, readAdapter } from "../adapter-request.ts";
 import { bytes, describeTargets, grouped, targetJson } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, number, readFlags, text, toggle } from "../flags.ts";
+import { type NamedAdapter, namingFlag, resolveNaming } from "../naming.ts";
 import { Output } from "../output.ts";
 import { spelling } from "../schema-flags.ts";
 import { readModuleTree } from "../tree.ts";
@@ -20,6 +22,7 @@ const initFlags = {
     placeholder: "dir",
   }),
   configOnly: toggle(`Write ${CONFIG_FILE} only.`),
+  ...namingFlag,
   overwrite: toggle("Replace an adapter that is in --output already."),
   seed: number("Another seed starts the weights differently. Default: 0.", {}, (n) =>
     Number.isSafeInteger(n) && n >= 0 ? undefined : "must be a whole number of at least 0",
@@ -46,7 +49,8 @@ to compare with. No base weights are read, unless some are saved along (--module
 Examples:
   graft init models/tiny-llama --target-modules q_proj,v_proj --r 16 --lora-alpha 32 --output out/fresh
   graft init models/tiny-llama --config out/fresh --config-only --output out/config
-  graft init models/tiny-llama --target-modules all-linear --output out/all --python`,
+  graft init models/tiny-llama --target-modules all-linear --output out/all --python
+  graft init microsoft/Florence-2-base --target-modules qkv --naming remote-code --output out/older`,
   );
   command.action((model: string) => run(model, command));
 }
@@ -59,6 +63,7 @@ async function run(location: string, command: Command): Promise<void> {
     output: directory,
     configOnly = false,
     overwrite = false,
+    naming,
     seed = 0,
   } = readFlags(command, initFlags, problems);
   const { python = false, ...rest } = readFlags(command, outputFlags, problems);
@@ -69,9 +74,11 @@ async function run(location: string, command: Command): Promise<void> {
 
   const request = await readAdapter(file, values);
   const { tree, warnings: treeWarnings } = await readModuleTree(location);
-  const { config, warnings: adapterWarnings } = await resolveAdapter(request, tree);
+  const { native, shown, layout } = await resolveNaming(request, tree, naming);
+  const { config, warnings: adapterWarnings } = shown.adapter;
   if (!overwrite) await refuseExisting(directory!);
-  const made = await makeAdapter(location, tree, config, { configOnly, seed });
+  const fresh = await makeAdapter(location, tree, native.adapter.config, { configOnly, seed });
+  const made = layout ? renamedAdapter(fresh, native.adapter.config, shown, layout, tree) : fresh;
   const warnings = [
     ...treeWarnings.map((message) => ({ code: "model", message })),
     ...adapterWarnings,
@@ -82,7 +89,11 @@ async function run(location: string, command: Command): Promise<void> {
 
   const { selection } = made;
   const all = [...selection.targets, ...selection.targetParameters];
-  const snippet = toPython(config, { className: tree.className, location });
+  const snippet = toPython(config, {
+    className: layout?.python.className ?? tree.className,
+    loading: layout?.python.loading,
+    location,
+  });
   output.document({
     output: directory,
     files: [...filesOf(made).keys()],
@@ -113,14 +124,38 @@ async function makeAdapter(
     const selection = selectTargets(tree, config.with({ inferenceMode: false }).toSelection());
     return { config: savedConfig(config, selection, tree), selection };
   }
-  return freshAdapter(tree, config, { seed, openCheckpoint: () => weightsOf(location) });
+  return freshAdapter(tree, config, { seed, openCheckpoint: () => weightsOf(location, tree) });
+}
+
+/** The same adapter for the older class. */
+function renamedAdapter(
+  { tensors }: Made,
+  config: LoraConfig,
+  shown: NamedAdapter,
+  layout: OlderLayout,
+  tree: ModuleTree,
+): Made {
+  const said = shown.adapter.config;
+  if (tensors === undefined) {
+    const selection = selectTargets(shown.tree, said.with({ inferenceMode: false }).toSelection());
+    // Where the older class lies is not known.
+    return { config: savedConfig(said, selection, shown.tree).with({ autoMapping: null }), selection };
+  }
+  const made = olderAdapter({ config, tensorOf: (key) => tensors.get(key) }, tree, layout, said);
+  return {
+    ...made,
+    config: made.config.with({ baseModelNameOrPath: config.baseModelNameOrPath ?? tree.name }),
+  };
 }
 
 /** The headers of the base weights; undefined where there are none, which only matters if some are to be copied. */
-async function weightsOf(location: string): Promise<Checkpoint | undefined> {
+async function weightsOf(location: string, { modelType }: ModuleTree): Promise<Checkpoint | undefined> {
   if (/\.json(\.gz)?$/i.test(location) && !/\.index\.json$/i.test(location)) return undefined;
   try {
-    return await readCheckpoint(await openStore(location));
+    const checkpoint = await readCheckpoint(await openStore(location));
+    if (modelType !== "florence2") return checkpoint;
+    const { nativeFlorence2Checkpoint } = await import("../../models/florence2-layout.ts");
+    return nativeFlorence2Checkpoint(checkpoint).checkpoint;
   } catch (error) {
     if (!isGraftError(error)) throw error;
     return undefined;

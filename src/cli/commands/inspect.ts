@@ -8,6 +8,7 @@ import { bytes, grouped } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, custom, number, readFlags, single, toggle } from "../flags.ts";
 import { formatShape, moduleTreeView, shapeOf } from "../module-tree-view.ts";
+import { namingFlag, treeNamed } from "../naming.ts";
 import { Output } from "../output.ts";
 import { printable, styled } from "../style.ts";
 import { readModuleTree } from "../tree.ts";
@@ -22,6 +23,7 @@ const viewFlags = {
     single,
   ),
   flat: toggle("List every module on a line of its own, those without parameters too."),
+  ...namingFlag,
   asStored: toggle("Show the file's names, also where transformers gives them others on loading."),
 };
 const outputFlags = { json: toggle("Print one JSON document.") };
@@ -59,11 +61,12 @@ async function compileGlob(glob: string): Promise<(name: string) => boolean> {
 
 async function run(location: string, command: Command): Promise<void> {
   const problems: string[] = [];
-  const { depth, match: glob, flat, asStored } = readFlags(command, viewFlags, problems);
+  const { depth, match: glob, flat, naming, asStored } = readFlags(command, viewFlags, problems);
   const output = new Output(readFlags(command, outputFlags, problems));
   throwProblems(problems);
   const match = glob === undefined ? undefined : await compileGlob(glob);
-  const inspection = await readModuleTree(location, { asStored: asStored === true });
+  const read = await readModuleTree(location, { asStored: asStored === true });
+  const inspection = naming === undefined ? read : { ...read, tree: treeNamed(naming, read.tree) };
   const { tree, notices } = inspection;
   const { blocks, towers } = structureOf(tree);
   const shown =

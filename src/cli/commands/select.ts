@@ -1,21 +1,19 @@
 import type { Command } from "commander";
 import {
-  type Cost,
-  type CostOptions,
   estimateCost,
   lintSelection,
-  type ModuleTree,
   mergeWarnings,
   type Selection,
   type SelectionDiff,
   selectTargets,
 } from "../../selection/index.ts";
 import { configFlag, loraFlags, selectionFlags } from "../adapter-flags.ts";
-import { loraProblems, type ResolvedAdapter, readAdapter, resolveAdapter } from "../adapter-request.ts";
-import { costJson } from "../cost.ts";
+import { loraProblems, readAdapter } from "../adapter-request.ts";
+import { costFlags, costJson, costOptions } from "../cost.ts";
 import { targetJson } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
-import { addFlags, number, readFlags, text, toggle } from "../flags.ts";
+import { addFlags, readFlags, text, toggle } from "../flags.ts";
+import { type NamedAdapter, namingFlag, resolveNaming, selectionOf } from "../naming.ts";
 import { Output } from "../output.ts";
 import { spelling } from "../schema-flags.ts";
 import { printSelection } from "../selection-report.ts";
@@ -28,13 +26,8 @@ const diffFlag = {
     placeholder: "file",
   }),
 };
-const atLeastOne = (n: number): string | undefined =>
-  Number.isSafeInteger(n) && n >= 1 ? undefined : "must be a whole number of at least 1";
-const costFlags = {
-  batchSize: number("Examples per step, for the cost. Default: 1.", {}, atLeastOne),
-  sequenceLength: number("Tokens per example, for the cost. Default: 512.", {}, atLeastOne),
-};
 const outputFlags = {
+  ...namingFlag,
   list: toggle("List every target in a table, instead of a tree."),
   python: toggle("Print the Python code that does the same with PEFT."),
   json: toggle("Print one JSON document."),
@@ -59,7 +52,8 @@ Examples:
   graft select models/tiny-llama --target-modules '.*\\.(4|5)\\..*_proj' --r 16 --lora-alpha 32
   graft select models/tiny-llama --target-modules 'all-linear,!down_proj' --python
   graft select models/tiny-llama --config out/dictionary/adapter_config.json
-  graft select models/tiny-llama --config a.json --diff b.json`,
+  graft select models/tiny-llama --config a.json --diff b.json
+  graft select microsoft/Florence-2-base --target-modules qkv,q_proj --naming remote-code`,
   );
   command.action((model: string) => run(model, command));
 }
@@ -76,23 +70,30 @@ async function run(location: string, command: Command): Promise<void> {
   const { config: file } = readFlags(command, configFlag, problems);
   const { diff: otherFile } = readFlags(command, diffFlag, problems);
   const shape = readFlags(command, costFlags, problems);
-  const { list = false, python = false, strict = false, ...rest } = readFlags(command, outputFlags, problems);
+  const {
+    naming,
+    list = false,
+    python = false,
+    strict = false,
+    ...rest
+  } = readFlags(command, outputFlags, problems);
   const output = new Output(rest);
   if (file === undefined) problems.push(...loraProblems(values).map(spell));
   throwProblems(problems);
 
   const request = await readAdapter(file, values);
   const otherRequest = otherFile === undefined ? undefined : await readAdapter(otherFile, {});
-  const { tree, warnings: treeWarnings, source } = await readModuleTree(location);
-  const adapter = await resolveAdapter(request, tree);
+  const { tree: read, warnings: treeWarnings, source } = await readModuleTree(location);
+  const { native, shown, layout } = await resolveNaming(request, read, naming);
+  const { tree, adapter, deeper } = shown;
   const { config, compiled } = adapter;
-  const selection = compiled?.selection ?? selectTargets(tree, config.toSelection());
-  const warnings = await warningsOf(tree, adapter, selection, file !== undefined);
+  const selection = selectionOf(shown);
+  const warnings = await warningsOf(shown, selection, file !== undefined);
   for (const message of treeWarnings) output.warn(message);
   for (const { message } of warnings) output.warn(message);
   if (strict) refuseWarnings(warnings);
 
-  const diff = otherRequest && (await diffOf(tree, adapter, await resolveAdapter(otherRequest, tree)));
+  const diff = otherRequest && (await diffOf(shown, (await resolveNaming(otherRequest, read, naming)).shown));
   // A saved adapter's configuration is for inference: its adapters are frozen. What training them costs is asked here.
   const trained = config.inferenceMode
     ? selectTargets(tree, config.with({ inferenceMode: false }).toSelection())
@@ -101,14 +102,20 @@ async function run(location: string, command: Command): Promise<void> {
     output.note(
       "inference_mode is true, as in every saved adapter, so PEFT would load it frozen; graft train trains it",
     );
-  const cost = costOf(tree, trained, shape);
+  // costs are known of the native modules
+  const costly =
+    layout === undefined
+      ? trained
+      : selectTargets(read, native.adapter.config.with({ inferenceMode: false }).toSelection());
+  const cost = estimateCost(read, costly, await costOptions(shape, read, location));
   const final = config.with({
     ...selection.config,
     baseModelNameOrPath: config.baseModelNameOrPath ?? tree.name,
   });
   const snippet = python
     ? (await import("../../adapters/python-snippet.ts")).toPython(config, {
-        className: tree.className,
+        className: layout?.python.className ?? tree.className,
+        loading: layout?.python.loading,
         location,
       })
     : undefined;
@@ -117,13 +124,15 @@ async function run(location: string, command: Command): Promise<void> {
     const { targets, targetParameters, modulesToSave, trainableParameters, totalParameters } = selection;
     output.document({
       model: { modelType: tree.modelType, className: tree.className, source },
+      naming: layout?.naming ?? "native",
       targets: targets.map(targetJson),
       targetParameters: targetParameters.map(targetJson),
       modulesToSave,
       trainableParameters,
       totalParameters,
       config: final.toJSON(),
-      ...(compiled && { form: compiled.form, deeper: compiled.deeper }),
+      ...(compiled && { form: compiled.form }),
+      ...((compiled ?? deeper) && { deeper: compiled?.deeper ?? deeper }),
       cost: costJson(cost),
       matrix: matrixOf(tree, compiled ?? selection),
       ...(diff && { diff: (await import("../diff.ts")).diffJson(diff) }),
@@ -138,20 +147,22 @@ async function run(location: string, command: Command): Promise<void> {
     for (const line of renderDiff(diff, { a: file ?? "the flags", b: otherFile! })) output.print(line);
     return;
   }
-  printSelection(output, { tree, selection: trained, config: final, compiled, cost, list });
+  const said = compiled ?? (deeper && { deeper });
+  printSelection(output, { tree, selection: trained, config: final, compiled: said, cost, list });
 }
 
-async function diffOf(tree: ModuleTree, a: ResolvedAdapter, b: ResolvedAdapter): Promise<SelectionDiff> {
+async function diffOf({ tree, adapter }: NamedAdapter, other: NamedAdapter): Promise<SelectionDiff> {
   const { diffSelections } = await import("../../selection/explain/diff.ts");
   // a saved adapter is for inference, its parameters frozen: what training would train is compared
-  const [left, right] = [a, b].map(({ config }) => config.with({ inferenceMode: false }).toSelection());
+  const [left, right] = [adapter, other.adapter].map(({ config }) =>
+    config.with({ inferenceMode: false }).toSelection(),
+  );
   return diffSelections(tree, left!, right!);
 }
 
 /** What is worth knowing about a configuration on this model; without duplicates, options as flags. */
 async function warningsOf(
-  tree: ModuleTree,
-  { config, compiled, warnings }: ResolvedAdapter,
+  { tree, adapter: { config, compiled, warnings } }: NamedAdapter,
   selection: Selection,
   isFile: boolean,
 ): Promise<Warning[]> {
@@ -169,13 +180,3 @@ async function warningsOf(
     ...(details && { details }),
   }));
 }
-
-function costOf(tree: ModuleTree, selection: Selection, { batchSize, sequenceLength }: CostOptionsGiven) {
-  const cost: Cost = estimateCost(tree, selection, {
-    ...(batchSize !== undefined && { batchSize }),
-    ...(sequenceLength !== undefined && { sequenceLength }),
-  });
-  return { ...cost, trainableFraction: cost.trainableParameters / selection.totalParameters };
-}
-
-type CostOptionsGiven = { [K in "batchSize" | "sequenceLength"]: CostOptions[K] | undefined };

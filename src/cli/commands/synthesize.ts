@@ -1,13 +1,17 @@
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Command } from "commander";
-import { LoraConfig, type LoraConfigOptions, toPython } from "../../adapters/index.ts";
+import { LoraConfig, type LoraConfigOptions, olderTree, toPython } from "../../adapters/index.ts";
 import { writeFileAtomic } from "../../checkpoint/node.ts";
-import { type SelectionConfig, type Synthesis, synthesize } from "../../selection/index.ts";
+import { AdapterError, listProblems } from "../../errors.ts";
+import { olderLayoutOf } from "../../models/older-layouts.ts";
+import type { OlderLayout } from "../../nn/index.ts";
+import { type ModuleTree, type SelectionConfig, type Synthesis, synthesize } from "../../selection/index.ts";
 import { configLines } from "../config-lines.ts";
 import { describeTargets, grouped, targetJson } from "../describe.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, number, readFlags, text, toggle } from "../flags.ts";
+import { layoutNamed, type Naming, namingFlag } from "../naming.ts";
 import { Output } from "../output.ts";
 import { spelling } from "../schema-flags.ts";
 import { readModuleTree } from "../tree.ts";
@@ -25,6 +29,7 @@ const flags = {
   loraAlpha: number("Alpha of modules for which the file gives none. Default: 8."),
 };
 const outputFlags = {
+  ...namingFlag,
   output: text("Write the adapter_config.json to this file, in a folder that is there.", {
     placeholder: "file",
   }),
@@ -55,7 +60,12 @@ Examples:
 async function run(location: string, command: Command): Promise<void> {
   const problems: string[] = [];
   const { names, r, loraAlpha } = readFlags(command, flags, problems);
-  const { output: file, python = false, ...rest } = readFlags(command, outputFlags, problems);
+  const {
+    naming = "native",
+    output: file,
+    python = false,
+    ...rest
+  } = readFlags(command, outputFlags, problems);
   const output = new Output(rest);
   if (names === undefined)
     problems.push("--names is missing: give a file of module names, or - for standard input");
@@ -63,8 +73,9 @@ async function run(location: string, command: Command): Promise<void> {
     problems.push(`--output ${file}: there is no folder ${dirname(file)}`);
   throwProblems(problems);
 
-  const wanted = await readWantedModules(names!);
-  const { tree, warnings: treeWarnings } = await readModuleTree(location);
+  const given = await readWantedModules(names!);
+  const { tree: read, warnings: treeWarnings } = await readModuleTree(location);
+  const { tree, wanted, layout } = underNames(given, read, naming);
   const base: SelectionConfig = {
     ...(r === undefined ? {} : { r }),
     ...(loraAlpha === undefined ? {} : { loraAlpha }),
@@ -81,7 +92,13 @@ async function run(location: string, command: Command): Promise<void> {
   ];
   for (const { message } of warnings) output.warn(message);
   if (file !== undefined) await writeFileAtomic(file, config.stringify());
-  const snippet = python ? toPython(config, { className: tree.className, location }) : undefined;
+  const snippet = python
+    ? toPython(config, {
+        className: layout?.python.className ?? tree.className,
+        loading: layout?.python.loading,
+        location,
+      })
+    : undefined;
   output.document({
     config: config.toJSON(),
     exact,
@@ -95,6 +112,37 @@ async function run(location: string, command: Command): Promise<void> {
   if (snippet !== undefined) return output.write(snippet);
   printSynthesis(output, synthesis, config);
   if (file !== undefined) output.print(`wrote ${file}`);
+}
+
+/** The modules that are wanted, each by its native or its older name, under the names that the answer is to have. */
+function underNames(
+  wanted: WantedModules,
+  tree: ModuleTree,
+  naming: Naming,
+): { tree: ModuleTree; wanted: WantedModules; layout: OlderLayout | undefined } {
+  const layout = layoutNamed(naming, tree);
+  const known = olderLayoutOf(tree);
+  if (known === undefined) return { tree, wanted, layout };
+  const modules = new Set(tree.modules.map(({ name }) => name));
+  const without: string[] = [];
+  const renamed = (name: string): string => {
+    const other = known.toNative(name);
+    const native = !modules.has(name) && other !== undefined && modules.has(other) ? other : name;
+    if (layout === undefined || !modules.has(native)) return native;
+    const older = layout.toOlder(native);
+    if (older === undefined) {
+      const why = layout.whyNot(native);
+      without.push(`"${native}"${why ? ` (${why})` : ""}`);
+    }
+    return older ?? native;
+  };
+  const named = new Map([...wanted].map(([name, value]) => [renamed(name), value]));
+  if (without.length > 0)
+    throw new AdapterError(
+      `These modules have no name in ${known.owner}: ${listProblems(without)}. Leave them out, or ask for the native names.`,
+      { code: "no-older-name", details: { names: without } },
+    );
+  return { tree: layout ? olderTree(tree, layout) : tree, wanted: named, layout };
 }
 
 /** Ranks and alphas only if the file gives some: then every module has both. */
