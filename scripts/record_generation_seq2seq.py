@@ -5,7 +5,11 @@
     python scripts/record_generation_seq2seq.py --out DIR --random N --seed S
         N cases with settings and prompts of their own, on new random checkpoints (in DIR) of the same shapes
 
-Writes DIR/cases.json.gz: of each case the checkpoint, generate's settings, the prompts (token ids, and with pictures the rows of
+    python scripts/record_generation_seq2seq.py --answers --seed 7073
+        test/vectors/generation-seq2seq/answers: a tiny Florence-2 that goes with test/vectors/processing/current, asked about
+        pictures by name: model/, and answers.json with tokens, text and what the processor's post-processing makes of it
+
+The first two write DIR/cases.json.gz: of each case the checkpoint, generate's settings, the prompts (token ids, and with pictures the rows of
 pixels.safetensors) and the new tokens of every returned sequence, in beam search with its score. A decision that hangs on less
 than GAP is left to rounding, so such a case is passed over; `gap` is the narrowest decision of the case.
 """
@@ -217,14 +221,87 @@ def fresh_checkpoint(source: Checkpoint, out: Path, name: str, rng: random.Rando
     return Checkpoint(source.kind, name, out)
 
 
+#: one stage whose feature map of a 16 × 24 picture is 1 × 5: with the mean of them, the six tokens of the processor
+ANSWERS_VISION = {
+    "embed_dim": [12], "num_heads": [3], "num_groups": [4], "depths": [1], "patch_size": [16], "patch_stride": [2],
+    "patch_padding": [0], "patch_prenorm": [False], "window_size": 3, "projection_dim": 16, "mlp_ratio": 2.0,
+    "max_position_embeddings": 10, "max_temporal_embeddings": 4, "initializer_range": 0.2,
+}
+QUESTIONS: list[tuple[str, str, dict[str, Any]]] = [
+    ("rgb.png", "<OD>", {"max_new_tokens": 48, "no_repeat_ngram_size": 2}),
+    ("rgb.png", "<OD>", {"max_new_tokens": 40, "no_repeat_ngram_size": 2, "num_beams": 3}),
+    ("gray.jpg", "<CAPTION>", {"max_new_tokens": 16, "no_repeat_ngram_size": 1}),
+    ("cmyk.jpg", "<OCR_WITH_REGION>", {"max_new_tokens": 60, "no_repeat_ngram_size": 1}),
+    ("gray.jpg", "<CAPTION_TO_PHRASE_GROUNDING>two other objects", {"max_new_tokens": 48, "no_repeat_ngram_size": 1, "num_beams": 2}),
+    ("rgb.png", "<REFERRING_EXPRESSION_SEGMENTATION>a red car", {"max_new_tokens": 48, "no_repeat_ngram_size": 1}),
+    ("gray.png", "<REGION_PROPOSAL>", {"max_new_tokens": 30, "no_repeat_ngram_size": 1}),
+    ("gray.png", "What is there?", {"max_new_tokens": 12, "no_repeat_ngram_size": 1}),
+]
+
+
+def record_answers(out: Path, seed: int) -> None:
+    from PIL import Image, ImageOps
+    from transformers import CLIPImageProcessorPil, Florence2Config, Florence2Processor
+
+    processing = VECTORS / "processing"
+    processor = Florence2Processor.from_pretrained(processing / "current")
+    assert isinstance(processor.image_processor, CLIPImageProcessorPil), type(processor.image_processor)
+    text = {
+        "model_type": "bart", "vocab_size": len(processor.tokenizer), "d_model": 16, "encoder_layers": 1, "decoder_layers": 2,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 4, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24,
+        "max_position_embeddings": 96, "init_std": 0.3, "dropout": 0.0, "scale_embedding": False, "pad_token_id": 1,
+        "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2, "forced_bos_token_id": 0, "forced_eos_token_id": 2,
+    }
+    config = Florence2Config(text_config=text, vision_config=ANSWERS_VISION, image_token_id=processor.image_token_id)
+    torch.manual_seed(seed)
+    model = Florence2ForConditionalGeneration(config).eval()
+    randomize(model, torch.Generator().manual_seed(seed))
+    shutil.rmtree(out, ignore_errors=True)
+    model.to(torch.float16).save_pretrained(out / "model")
+    # Old checkpoints keep these in config.json, and have no generation_config.json.
+    (out / "model" / "generation_config.json").unlink()
+    path = out / "model" / "config.json"
+    stored = json.loads(path.read_text())
+    stored["text_config"] |= {"num_beams": 2, "early_stopping": True, "forced_bos_token_id": 0}
+    path.write_text(json.dumps(stored, indent=2) + "\n")
+    model = Florence2ForConditionalGeneration.from_pretrained(out / "model", dtype=torch.float32).eval()
+    assert model.generation_config.num_beams == 2 and model.generation_config.forced_bos_token_id == 0
+
+    answers = []
+    for image, prompt, settings in QUESTIONS:
+        picture = ImageOps.exif_transpose(Image.open(processing / "images" / image)).convert("RGB")
+        inputs = processor(text=prompt, images=picture, return_tensors="pt")
+        with torch.no_grad(), Decisions() as decisions:
+            ids = model.generate(**inputs, **settings, do_sample=False)
+        assert decisions.gap > GAP, (prompt, decisions.gap)
+        generated = processor.batch_decode(ids, skip_special_tokens=False)[0]
+        task = prompt[: prompt.index(">") + 1] if prompt.startswith("<") else None
+        parsed = processor.post_process_generation(generated, task=task, image_size=picture.size) if task else None
+        answers.append(
+            {
+                "image": image, "prompt": prompt, "settings": settings, "size": list(picture.size),
+                "inputIds": inputs["input_ids"][0].tolist(), "tokens": ids[0, 1:].tolist(), "generated": generated,
+                "parsed": parsed and parsed[task], "gap": decisions.gap,
+            }
+        )
+        print(prompt, parsed or generated, file=sys.stderr)
+    document = {"manifest": {"script": "scripts/record_generation_seq2seq.py --answers", "seed": seed,
+                             "versions": {"torch": torch.__version__, "transformers": transformers.__version__}}, "answers": answers}
+    (out / "answers.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=VECTORS / "generation-seq2seq")
     parser.add_argument("--seed", type=int, default=7071)
     parser.add_argument("--random", type=int)
+    parser.add_argument("--answers", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    if options.answers:
+        record_answers(options.out / "answers", options.seed)
+        return 0
     rng = random.Random(options.seed)
     names = {kind: sorted(path.parent.name for path in (VECTORS / kind).glob("*/model")) for kind in ("seq2seq", "florence2")}
     names["models"] = CAUSAL

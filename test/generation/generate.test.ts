@@ -3,49 +3,16 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { GraftError } from "../../src/errors.ts";
 import { type GeneratedToken, type TextCodec, TextGenerator } from "../../src/generation/index.ts";
 import { type CausalLM, causalInputs } from "../../src/models/index.ts";
-import type { Engine, Feeds, ResidentTensor, RunOptions } from "../../src/runtime/index.ts";
 import { tensor } from "../../src/tensor/index.ts";
 import { type ReferenceCase, referenceCases } from "../support/reference-case.ts";
 import { sharedEngine } from "../support/run-graph.ts";
+import { countingEngine } from "./counting-engine.ts";
 
 const cases = referenceCases(fileURLToPath(new URL("../vectors/models", import.meta.url)));
 const named = (name: string): ReferenceCase => cases.find(({ expected }) => expected.name === name)!;
 const sharedOne = sharedEngine({ threads: 1 });
 
-/** An engine that knows which resident tensors have not been disposed of. */
-function counting(): { engine: Engine; alive: Set<ResidentTensor>; largest: () => number } {
-  const engine = sharedOne();
-  const alive = new Set<ResidentTensor>();
-  let largest = 0;
-  const wrapped: Engine = {
-    device: engine.device,
-    dispose: async () => {
-      throw new Error("a given engine must not be disposed of");
-    },
-    async createSession(outputs) {
-      const session = await engine.createSession(outputs);
-      return {
-        inputs: session.inputs,
-        outputs: session.outputs,
-        dispose: () => session.dispose(),
-        async run(feeds: Feeds, options?: RunOptions) {
-          const result = await session.run(feeds, options);
-          for (const resident of Object.values(result.kept)) {
-            alive.add(resident);
-            const dispose = resident.dispose.bind(resident);
-            resident.dispose = () => {
-              if (!alive.delete(resident)) throw new Error("disposed of twice");
-              dispose();
-            };
-          }
-          largest = Math.max(largest, alive.size);
-          return result;
-        },
-      };
-    },
-  };
-  return { engine: wrapped, alive, largest: () => largest };
-}
+const counting = () => countingEngine(sharedOne());
 
 /** Spells token 5 as "<5>"; encodes the same way. Tokens from 90 on are special. */
 const codec: TextCodec = {
