@@ -35,6 +35,8 @@ for (const needed of [
   "dist/index.d.ts",
   "dist/cli/main.js",
   "dist/cli/worker.js",
+  "dist/cli/pictures/worker.js",
+  "dist/processing/pictures/worker.js",
   "dist/runtime/worker.js",
   "LICENSE",
   "README.md",

@@ -58,11 +58,17 @@ export {
   TrainingError,
   UnsupportedModelError,
 } from "./errors.ts";
+// Evaluation of texts
+export { evaluateTexts, scoreTexts, type TextPair, type TextScores } from "./evaluation/index.ts";
 // Generation
 export {
+  type Generated,
+  type GeneratedAnswer,
   type GeneratedToken,
   type GenerationConfig,
   type GenerationOptions,
+  type PicturePrompt,
+  type Prompt,
   TextGenerator,
 } from "./generation/index.ts";
 // Inspection
@@ -73,7 +79,31 @@ export {
   readModuleTree,
   type StoredWeights,
 } from "./inspection/index.ts";
-export { AutoModelForCausalLM, CausalLM, causalModelTypes } from "./models/index.ts";
+export {
+  AutoModelForCausalLM,
+  AutoModelForImageTextToText,
+  AutoModelForSeq2SeqLM,
+  CausalLM,
+  causalModelTypes,
+  ImageTextToTextLM,
+  imageTextModelTypes,
+  LanguageModel,
+  loadLanguageModel,
+  Seq2SeqLM,
+  seq2seqModelTypes,
+} from "./models/index.ts";
+// Pictures
+export {
+  createRowProcessor,
+  type Florence2Answer,
+  Florence2Processor,
+  type Florence2Task,
+  florence2Tasks,
+  type ImageInput,
+  ImageProcessor,
+  type RgbImage,
+  readImage,
+} from "./processing/index.ts";
 // Engine
 export type { Device, Engine, EngineOptions, Session } from "./runtime/index.ts";
 // Training
