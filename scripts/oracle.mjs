@@ -3,7 +3,8 @@
 // Finds a Python with torch, transformers and PEFT, lets it make random cases, and runs test/oracle on them.
 //   GRAFT_PYTHON     the interpreter to use; otherwise .venv-reference, which is made if it is missing
 //   GRAFT_ORACLE     "required": no Python is a failure, not a reason to skip
-// The tests get GRAFT_PYTHON and GRAFT_ORACLE_DIR, the folder of the cases (format: scripts/record_models.py).
+// The tests get GRAFT_PYTHON, GRAFT_ORACLE_SEED and GRAFT_ORACLE_DIR, the folder of the cases (format:
+// scripts/record_models.py).
 
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
@@ -69,7 +70,13 @@ function main() {
 
   const directory = mkdtempSync(join(tmpdir(), "graft-oracle-"));
   try {
-    const env = { ...process.env, GRAFT_PYTHON: python, GRAFT_ORACLE_DIR: directory, HF_HUB_OFFLINE: "1" };
+    const env = {
+      ...process.env,
+      GRAFT_PYTHON: python,
+      GRAFT_ORACLE_DIR: directory,
+      GRAFT_ORACLE_SEED: values.seed,
+      HF_HUB_OFFLINE: "1",
+    };
     console.error(`oracle: ${python}, seed ${values.seed}, ${values.cases} cases`);
     const generated = spawnSync(
       python,

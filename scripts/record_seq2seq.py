@@ -1,6 +1,7 @@
 """Records what transformers and PEFT compute on tiny random encoder–decoders.
 
     python scripts/record_seq2seq.py --out test/vectors/seq2seq [--only NAME] [--seed N]
+    python scripts/record_seq2seq.py --out FOLDER --random COUNT [--seed N]
 
 Each case becomes a folder as `record_models.py` makes it: model/, adapter/, tokens.jsonl, expected.json and
 expected.safetensors (encoder, logits_base, logits, logits_after, grad.<key>, after.<key>). Everything is computed in
@@ -14,6 +15,7 @@ import argparse
 import json
 import math
 import os
+import random
 import shutil
 import sys
 import warnings
@@ -176,6 +178,43 @@ CASES = [
         logits_bias=True,
     ),
 ]
+
+
+def random_case(seed: int, index: int) -> Case:
+    """A case whose every choice follows from seed and index."""
+    rng = random.Random(seed * 1000 + index)
+    targets: Any = rng.choice(
+        [
+            ["q_proj", "v_proj"],
+            EVERY_LAYER,
+            r".*\.encoder_attn\.(q_proj|v_proj|out_proj)|.*encoder\.layers\.0\.fc[12]",
+            r".*decoder\.layers\.0\..*(v_proj|fc1)",
+        ]
+    )
+    return Case(
+        f"random-bart-{seed}-{index}",
+        "random",
+        shape(
+            vocab_size=rng.randint(40, 90),
+            d_model=rng.choice([16, 24, 32]),
+            encoder_layers=rng.randint(1, 3),
+            decoder_layers=rng.randint(1, 3),
+            encoder_attention_heads=rng.choice([1, 2, 4]),
+            decoder_attention_heads=rng.choice([1, 2, 4]),
+            encoder_ffn_dim=rng.randint(16, 48),
+            decoder_ffn_dim=rng.randint(16, 48),
+            activation_function=rng.choice(["gelu", "gelu", "relu", "gelu_new", "silu"]),
+            scale_embedding=rng.random() < 0.5,
+            tie_word_embeddings=rng.random() < 0.6,
+            init_std=rng.choice([0.1, 0.15]),
+            decoder_start_token_id=rng.choice([0, 2]),
+        ),
+        {"r": rng.randint(1, 5), "lora_alpha": rng.randint(1, 10), "target_modules": targets},
+        storage=rng.choice(["float32", "bfloat16", "float16"]),
+        source_side=rng.choice(["left", "right"]),
+        own_decoder_inputs=rng.random() < 0.4,
+    )
+
 
 
 def make_checkpoint(case: Case, directory: Path, generator: torch.Generator) -> None:
@@ -404,10 +443,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", help="record this case alone")
+    parser.add_argument("--random", type=int, help="record this many random cases instead")
     parser.add_argument("--seed", type=int, default=20)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     cases = [case for case in CASES if options.only in (None, case.name)]
+    if options.random:
+        cases = [random_case(options.seed, index) for index in range(options.random)]
     if not cases:
         parser.error(f"no case {options.only}; there are: {', '.join(case.name for case in CASES)}")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -427,9 +469,10 @@ def main() -> int:
             f"{folder_bytes(options.out / case.name) / 1000:.0f} kB, noise: {noise}",
             file=sys.stderr,
         )
-    if not refused and options.only is None:
+    if not refused and options.only is None and not options.random:
         write_manifest(options.out, "scripts/record_seq2seq.py", options.seed, cases)
-    return 1 if refused else 0
+    # A random case may show nothing; that so many do would be a fault.
+    return 1 if refused > (len(cases) // 2 if options.random else 0) else 0
 
 
 if __name__ == "__main__":

@@ -110,9 +110,10 @@ export function pad(rows: Rows, filler: number, side: "left" | "right"): Rows {
   });
 }
 
-/** The cases of test/vectors/seq2seq: PyTorch, transformers and PEFT on tiny random checkpoints. */
-export function seq2seqCases(): Seq2SeqCase[] {
-  const directory = fileURLToPath(new URL("../vectors/seq2seq", import.meta.url));
+/** The cases of a folder as scripts/record_seq2seq.py makes it: PyTorch, transformers and PEFT on tiny random models. */
+export function seq2seqCases(
+  directory = fileURLToPath(new URL("../vectors/seq2seq", import.meta.url)),
+): Seq2SeqCase[] {
   return readdirSync(directory, { withFileTypes: true })
     .filter((entry) => entry.isDirectory())
     .map((entry) => new Seq2SeqCase(join(directory, entry.name)));
