@@ -46,6 +46,8 @@ export const flagName = (name: string): string =>
 export function addFlags(command: Command, heading: string, table: FlagTable): void {
   const add = (flags: string, help: string, hide = false): Option => {
     const option = new Option(flags, help).helpGroup(`${heading}:`);
+    // `--no-repeat-ngram-size <n>` has a value, and turns nothing off.
+    if (option.required) option.negate = false;
     if (hide) option.hideHelp();
     command.addOption(option);
     return option;

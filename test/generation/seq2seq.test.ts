@@ -89,7 +89,7 @@ describe("an encoder–decoder", () => {
       lengthPenalty: fc.constantFrom(0, 1, 2, -1),
       earlyStopping: fc.constantFrom(true, false, "never" as const),
       maxNewTokens: fc.integer({ min: 2, max: 12 }),
-      eosTokenIds: fc.constantFrom([2], [2, 10, 20, 30, 40, 60, 70, 75]),
+      eosTokenIds: fc.constantFrom<number[]>([2], [2, 10, 20, 30, 40, 60, 70, 75]),
     });
     await withoutCache(baseModel, (logProbabilities) =>
       fc.assert(
