@@ -1,8 +1,9 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import type { Tensor } from "../../src/tensor/index.ts";
 import { answeringModel, pictureFile, recordedAnswers, shownText } from "../generation/answers.ts";
-import { recordedCases } from "../generation/recorded-case.ts";
+import { linePictures, recordedCases } from "../generation/recorded-case.ts";
 import { type ErrorDocument, graft, scratch, tinyLlama, vectors } from "./support.ts";
 
 type Generated = {
@@ -21,6 +22,16 @@ const florence = answeringModel();
 const bart = join(vectors, "seq2seq/bart-tied-gelu/model");
 const flags = (settings: Record<string, unknown>): string[] =>
   Object.entries(settings).flatMap(([name, value]) => [`--${name.replaceAll("_", "-")}`, String(value)]);
+/** A NumPy file of float32. */
+function npy({ shape, data }: Tensor<"float32">): Buffer {
+  const header = `{'descr': '<f4', 'fortran_order': False, 'shape': (${shape.join(", ")}), }`;
+  const padded = `${header.padEnd(117)}\n`;
+  return Buffer.concat([
+    Buffer.from("\x93NUMPY\x01\x00\x76\x00", "latin1"),
+    Buffer.from(padded, "latin1"),
+    Buffer.from(data.buffer, data.byteOffset, data.byteLength),
+  ]);
+}
 const failure = async (args: readonly string[]) => {
   const { code, json, stderr } = await graft(["generate", ...args, "--json"]);
   expect(code, stderr).toBe(2);
@@ -63,6 +74,22 @@ describe("a picture's answer", () => {
     const document = json<Generated>();
     expect(document.tokens).toEqual(boxes!.tokens);
     expect(document).not.toHaveProperty("parsed");
+  });
+
+  test("may be asked for with prepared pixels, of any size", async () => {
+    const recorded = recordedCases().find(
+      ({ kind, prompts, settings }) =>
+        kind === "florence2" && prompts.length === 1 && Object.keys(settings).length === 1,
+    )!;
+    const folder = join(vectors, "florence2", recorded.checkpoint);
+    const picture = (await linePictures(folder))[recorded.lines[0]!]!;
+    const file = join(scratch(), "picture.npy");
+    writeFileSync(file, npy(picture));
+    const args = ["--pixel-values-file", file, "--prompt-tokens", recorded.prompts[0]!.join()];
+    if (recorded.adapter) args.push("--adapter", join(folder, "adapter"));
+    const model = join(folder, "model");
+    const { json } = await graft(["generate", model, ...args, ...flags(recorded.settings), "--json"]);
+    expect(json<Generated>()).toMatchObject({ text: null, tokens: recorded.sequences[0] });
   });
 
   test("to a task that there is not comes with a hint", async () => {
@@ -133,6 +160,14 @@ describe("beams of a causal model", () => {
 
 describe("what does not go together", () => {
   const image = pictureFile("rgb.png");
+
+  test("two pictures, or prepared pixels for a model of text", async () => {
+    const both = ["--image", image, "--pixel-values-file", "p.npy", "--prompt", "<OD>"];
+    expect((await failure([florence, ...both])).message).toContain("give one of them");
+    const text = ["--pixel-values-file", "p.npy", "--prompt-tokens", "5"];
+    expect((await failure([bart, ...text])).message).toMatch(/^--pixel-values-file: .* reads text alone/);
+    expect((await failure([florence, ...text])).code).toBe("unreadable");
+  });
 
   test.each([
     [

@@ -13,7 +13,8 @@ import type {
   TextGenerator,
 } from "../../generation/index.ts";
 import { generationOptionsSchema } from "../../generation/options.ts";
-import { CausalLM, ImageTextToTextLM } from "../../models/index.ts";
+import { CausalLM, ImageTextToTextLM, type LanguageModel } from "../../models/index.ts";
+import type { Tensor } from "../../tensor/index.ts";
 import { tokenizerFlag } from "../data-flags.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
 import { throwProblems, withAdvice } from "../errors.ts";
@@ -42,6 +43,10 @@ const promptFlags = {
   promptFile: text("File with that text.", { placeholder: "file" }),
   promptTokens: integers("Token ids instead of text; with a picture its placeholders are among them."),
   image: text("Picture that the prompt is about: a file or a data URL.", { placeholder: "file" }),
+  pixelValuesFile: text(
+    "Picture as the model takes it, instead: a .npy file of float32 [channels, height, width].",
+    { placeholder: "file" },
+  ),
   chat: toggle("Put the text to the model as a message of the user, by its chat template."),
   adapter: text("Adapter to put into the model: a directory that PEFT or graft saved.", {
     placeholder: "dir",
@@ -104,6 +109,8 @@ async function run(location: string, command: Command): Promise<void> {
   );
   if (sources.length > 1)
     problems.push(`${sources.map(flagName).join(", ")} each say what to continue; give one of them`);
+  if (source.image !== undefined && source.pixelValuesFile !== undefined)
+    problems.push("--image, --pixel-values-file each say what the picture is; give one of them");
   if (source.chat && source.promptTokens) problems.push("--chat needs text; --prompt-tokens gives token ids");
   throwProblems(problems);
 
@@ -192,15 +199,16 @@ async function streamed(
 
 /** @throws UsageError for flags that the model's kind has no use for, or lacks */
 function checkKind(
-  { image, chat, promptTokens }: FlagValues<typeof promptFlags>,
+  { image, pixelValuesFile, chat, promptTokens }: FlagValues<typeof promptFlags>,
   { location, model, processorProblem }: LoadedModel,
 ): void {
   const { modelType } = model;
   const readsPictures = model instanceof ImageTextToTextLM;
   const problems: string[] = [];
-  if (image !== undefined && !readsPictures)
-    problems.push(`--image: ${location} is of type ${modelType}, which reads text alone`);
-  if (readsPictures && image === undefined && promptTokens === undefined)
+  const pictures = Object.entries({ image, pixelValuesFile }).filter(([, given]) => given !== undefined);
+  if (pictures[0] && !readsPictures)
+    problems.push(`${flagName(pictures[0][0])}: ${location} is of type ${modelType}, which reads text alone`);
+  if (readsPictures && pictures.length === 0 && promptTokens === undefined)
     problems.push(
       `${location} is of type ${modelType}, which is asked about a picture; give one with --image`,
     );
@@ -219,8 +227,10 @@ async function givenPrompt(
   { model, tokenizer, tokenizerProblem, processor }: LoadedModel,
   output: Output,
 ): Promise<Prompt> {
-  const { image } = source;
-  if (source.promptTokens) return { prompt: source.promptTokens, image };
+  const { image, pixelValuesFile } = source;
+  const pixelValues =
+    pixelValuesFile === undefined ? undefined : await readPixelValues(pixelValuesFile, model);
+  if (source.promptTokens) return { prompt: source.promptTokens, image, pixelValues };
   if (tokenizer === undefined)
     throw withAdvice(tokenizerProblem!, "Or give token ids, with --prompt-tokens.");
   const text = await promptText(source, output);
@@ -237,12 +247,17 @@ async function givenPrompt(
         `note: ${unknown.token} is no task of ${model.modelType}, and is put to the model as it stands.` +
           (unknown.nearest[0] ? ` Did you mean ${unknown.nearest[0]}?` : ""),
       );
-    return { prompt: text, image };
+    return { prompt: text, image, pixelValues };
   }
   const rendered = tokenizer.applyChatTemplate([{ role: "user", content: text }], {
     addGenerationPrompt: true,
   });
   return tokenizer.encode(rendered, { addSpecialTokens: false });
+}
+
+async function readPixelValues(path: string, model: LanguageModel): Promise<Tensor<"float32">> {
+  const { readNpy } = await import("../../data/npy.ts");
+  return readNpy(path, { file: "--pixel-values-file" }, (model as ImageTextToTextLM).imageChannels);
 }
 
 /** @throws FlagProblem */
