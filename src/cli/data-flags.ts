@@ -1,4 +1,4 @@
-import { type Dataset, openDataset, rowKinds } from "../data/index.ts";
+import { type Dataset, openDataset, rowKinds, textOf } from "../data/index.ts";
 import { isGraftError } from "../errors.ts";
 import { CausalLM, ImageTextToTextLM } from "../models/index.ts";
 import { createRowProcessor } from "../processing/index.ts";
@@ -60,12 +60,18 @@ export async function openData(
   const limit = model.maxPositions;
   const pictures = model instanceof ImageTextToTextLM;
   const rowProcessor = processor && createRowProcessor(processor);
+  let dataset: Dataset | undefined;
+  const close = async (): Promise<void> => {
+    await dataset?.close?.();
+    await rowProcessor?.close();
+  };
   try {
-    const dataset = await openDataset(locations, {
+    dataset = await openDataset(locations, {
       format: dataFormat,
       kind: dataKind,
       architecture: model instanceof CausalLM ? "decoder" : "encoder-decoder",
       pictures,
+      ...(pictures && { imageChannels: model.imageChannels }),
       processor: rowProcessor,
       prompt: taskPrompt,
       tokenizer,
@@ -78,13 +84,11 @@ export async function openData(
       validate: true,
     });
     await dataset.get(0); // rows that need a tokenizer, or that it cannot read, are found before anything is loaded
-    return closing(dataset, async () => {
-      await dataset.close?.();
-      await rowProcessor?.close();
-    });
+    return closing(dataset, close);
   } catch (error) {
-    await rowProcessor?.close();
+    await close();
     if (!isGraftError(error)) throw error;
+    if (error.code === "no-prompt") throw withAdvice(error, "On the command line it is --task-prompt.");
     if (error.code === "no-processor" && processorProblem !== undefined)
       throw withAdvice(error, processorProblem.message);
     if (error.code === "no-tokenizer" && tokenizerProblem !== undefined)
@@ -98,6 +102,7 @@ const closing = (dataset: Dataset, close: () => Promise<void>): Dataset => ({
   name: dataset.name,
   length: dataset.length,
   get: (index) => dataset.get(index),
+  getText: (index) => textOf(dataset, index),
   get stats() {
     return dataset.stats!;
   },

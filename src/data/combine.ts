@@ -1,5 +1,6 @@
 import { DataError } from "../errors.ts";
 import { permutation } from "../tensor/random.ts";
+import { textOf } from "./prefetch.ts";
 import { checkIndex } from "./row-dataset.ts";
 import { mergeStats } from "./stats.ts";
 import type { Dataset, DatasetStats, Example } from "./types.ts";
@@ -23,19 +24,25 @@ export function concatDatasets(parts: readonly Dataset[]): Dataset {
     length += part.length;
   }
   const name = parts.map((part) => part.name).join(", ");
+  /** The part that holds an example, and the example's index in it. */
+  const find = (index: number): [Dataset, number] => {
+    checkIndex(index, length, name);
+    let [low, high] = [0, parts.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (starts[middle]! <= index) low = middle;
+      else high = middle - 1;
+    }
+    return [parts[low]!, index - starts[low]!];
+  };
   return {
     name,
     length,
     async get(index) {
-      checkIndex(index, length, name);
-      let [low, high] = [0, parts.length - 1];
-      while (low < high) {
-        const middle = (low + high + 1) >> 1;
-        if (starts[middle]! <= index) low = middle;
-        else high = middle - 1;
-      }
-      return parts[low]!.get(index - starts[low]!);
+      const [part, inside] = find(index);
+      return part.get(inside);
     },
+    getText: async (index) => textOf(...find(index)),
     get stats(): DatasetStats {
       return mergeStats(parts.map((part) => part.stats));
     },
@@ -52,6 +59,10 @@ export const subset = (dataset: Dataset, indices: ArrayLike<number>, name = data
   async get(index) {
     checkIndex(index, indices.length, name);
     return dataset.get(indices[index]!);
+  },
+  async getText(index) {
+    checkIndex(index, indices.length, name);
+    return textOf(dataset, indices[index]!);
   },
 });
 

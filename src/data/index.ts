@@ -4,7 +4,14 @@ export { type ChatMessage, ChatTemplate } from "./chat-template.ts";
 export { type CollateOptions, collate, type LabelLayout } from "./collate.ts";
 export { concatDatasets, type HeldOut, memoryDataset, splitDataset, subset } from "./combine.ts";
 export { type DataLocation, type OpenDatasetOptions, openDataset } from "./open-dataset.ts";
-export { exampleLengths, type LoadedBatch, loadBatches, type PrefetchOptions, prefetch } from "./prefetch.ts";
+export {
+  exampleLengths,
+  type LoadedBatch,
+  loadBatches,
+  type PrefetchOptions,
+  prefetch,
+  textOf,
+} from "./prefetch.ts";
 export { type RowKind, rowKinds } from "./row-checks.ts";
 export { RowDataset, type RowDatasetOptions } from "./row-dataset.ts";
 export type { RowOptions } from "./rows.ts";

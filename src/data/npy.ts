@@ -10,17 +10,18 @@ const MAX_BYTES = 1 << 30;
 /** Bytes in which a header ends that describes a picture; NumPy writes 128. */
 const MAX_HEADER = 1 << 16;
 
+/** Red, green and blue. */
 const CHANNELS = 3;
 
 type Header = { shape: [number, number, number]; dataOffset: number };
 
 /**
- * Pixel values from a NumPy file of float32 [3, height, width], as they stand in it.
+ * Pixel values from a NumPy file of float32 [channels, height, width], as they stand in it.
  * @throws DataError "unreadable", "bad-npy" naming the row and what is wrong with the file
  */
-export async function readNpy(path: string, place: Place): Promise<Tensor<"float32">> {
+export async function readNpy(path: string, place: Place, channels = CHANNELS): Promise<Tensor<"float32">> {
   return withFile(path, place, async (source) => {
-    const { shape, dataOffset } = await readHeader(source, path, place);
+    const { shape, dataOffset } = await readHeader(source, path, place, channels);
     const { parse } = await import("npyjs");
     const bytes = await readExactly(source, 0, source.size);
     let data: unknown;
@@ -46,8 +47,8 @@ export async function readNpy(path: string, place: Place): Promise<Tensor<"float
 }
 
 /** The checks of `readNpy` but for the values, by the header and the file's size. @throws DataError as `readNpy` */
-export async function checkNpy(path: string, place: Place): Promise<void> {
-  await withFile(path, place, (source) => readHeader(source, path, place));
+export async function checkNpy(path: string, place: Place, channels = CHANNELS): Promise<void> {
+  await withFile(path, place, (source) => readHeader(source, path, place, channels));
 }
 
 async function withFile<Result>(
@@ -84,7 +85,7 @@ const exactBuffer = (bytes: Uint8Array): ArrayBuffer =>
     : (bytes.slice().buffer as ArrayBuffer);
 
 /** Source of the layout: NumPy, numpy/lib/format.py, versions 1.0 to 3.0. */
-async function readHeader(source: ByteSource, path: string, place: Place): Promise<Header> {
+async function readHeader(source: ByteSource, path: string, place: Place, channels: number): Promise<Header> {
   const bad = (what: string, remedy: string, cause?: unknown) => badNpy(path, place, what, remedy, cause);
   const again = "Save it again with numpy.save, or copy it again.";
   if (source.size === 0) throw bad("is empty", again);
@@ -127,14 +128,14 @@ async function readHeader(source: ByteSource, path: string, place: Place): Promi
     throw bad("is stored column by column (Fortran order)", "Save numpy.ascontiguousarray(array).");
   if (
     shape.length !== 3 ||
-    shape[0] !== CHANNELS ||
+    shape[0] !== channels ||
     !shape.every((length) => Number.isSafeInteger(length) && length > 0)
   )
     throw bad(
       `has the shape [${shape.join(", ")}]`,
       shape.length === 4
-        ? `It must hold one picture, [${CHANNELS}, height, width]: save pixel_values[0].`
-        : `It must be [${CHANNELS}, height, width], none of them 0.`,
+        ? `It must hold one picture, [${channels}, height, width]: save pixel_values[0].`
+        : `It must be [${channels}, height, width], none of them 0.`,
     );
   const expected = dataOffset + 4 * shape.reduce((product, length) => product * length, 1);
   if (expected !== source.size)

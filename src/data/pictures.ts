@@ -11,10 +11,10 @@ import type { ImageSource } from "./types.ts";
 export async function readPicture(
   row: Row,
   kind: RowKind,
-  { processor }: RowOptions,
+  { processor, imageChannels }: RowOptions,
   place: Place,
 ): Promise<Tensor<"float32"> | undefined> {
-  if (kind === "pixel-values") return readNpy(npyPath(row, place), place);
+  if (kind === "pixel-values") return readNpy(npyPath(row, place), place, imageChannels);
   if (kind !== "image-text") return undefined;
   if (processor === undefined) throw noProcessor(place);
   return processor.readPixels(imageOf(row, place), place);
@@ -24,10 +24,10 @@ export async function readPicture(
 export async function checkPicture(
   row: Row,
   kind: RowKind,
-  { processor }: RowOptions,
+  { processor, imageChannels }: RowOptions,
   place: Place,
 ): Promise<void> {
-  if (kind === "pixel-values") await checkNpy(npyPath(row, place), place);
+  if (kind === "pixel-values") await checkNpy(npyPath(row, place), place, imageChannels);
   else if (kind === "image-text") {
     if (processor === undefined) throw noProcessor(place);
     await processor.checkImage(imageOf(row, place), place);

@@ -87,7 +87,11 @@ function bySize(examples: readonly Example[]): Example[][] {
   return [...groups.values()];
 }
 
-/** Tokens of every example, for BatchSampler's `lengths`; reads the whole dataset once. */
+/** An example for its tokens alone. */
+export const textOf = (dataset: Dataset, index: number): Promise<Example> =>
+  dataset.getText ? dataset.getText(index) : dataset.get(index);
+
+/** Tokens of every example, for BatchSampler's `lengths`; reads the whole dataset once, but for its pictures. */
 export async function exampleLengths(
   dataset: Dataset,
   { signal }: { signal?: AbortSignal } = {},
@@ -95,7 +99,7 @@ export async function exampleLengths(
   const lengths = new Uint32Array(dataset.length);
   for (let i = 0; i < lengths.length; i++) {
     signal?.throwIfAborted();
-    lengths[i] = (await dataset.get(i)).inputIds.length;
+    lengths[i] = (await textOf(dataset, i)).inputIds.length;
   }
   return lengths;
 }

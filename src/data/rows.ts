@@ -18,6 +18,8 @@ export type RowOptions = {
   processor?: RowProcessor | undefined;
   /** Whether the model reads pictures. Default: if it has an encoder. */
   pictures?: boolean | undefined;
+  /** Colour channels of processed pictures. Default 3. */
+  imageChannels?: number | undefined;
   /** What is asked about a picture whose row has no "prompt", such as "<CAPTION>". */
   prompt?: string | undefined;
   /** Needed for every kind but "input-ids". */

@@ -23,7 +23,7 @@ export type DatasetStats = {
   /** Rows read at least once. */
   examples: number;
   tokens: number;
-  /** Labels that count after the shift by one position. */
+  /** Labels that count: after the shift by one position, or for an encoder–decoder all that are not -100. */
   labelTokens: number;
   /** Rows cut to `maxLength`. */
   truncated: number;
@@ -41,6 +41,8 @@ export type Dataset = {
   readonly length: number;
   /** @throws DataError that names file and line if the row cannot be used; RangeError for a wrong index. */
   get(index: number): Promise<Example>;
+  /** The same without its picture, which is not read; by default `get`. */
+  getText?(index: number): Promise<Example>;
   readonly stats?: DatasetStats;
   close?(): Promise<void>;
 };

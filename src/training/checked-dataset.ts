@@ -1,5 +1,4 @@
-import type { Dataset, Example } from "../data/index.ts";
-import { IGNORED_LABEL } from "../data/index.ts";
+import { type Dataset, type Example, IGNORED_LABEL, textOf } from "../data/index.ts";
 import { DataError, isGraftError } from "../errors.ts";
 import { ImageTextToTextLM, type LanguageModel, Seq2SeqLM } from "../models/index.ts";
 
@@ -21,6 +20,7 @@ export const checkedDataset = (dataset: Dataset, { model, maxLength }: DatasetCh
     if (model instanceof ImageTextToTextLM) checkPicture(example, model, where);
     return example;
   },
+  getText: async (index) => cut(await textOf(dataset, index), maxLength),
 });
 
 type Where = { readonly place: string; readonly details: Readonly<Record<string, unknown>> };
