@@ -1,10 +1,10 @@
 """Records what the processor that came with older Florence-2 checkpoints ("remote code") makes of prompts.
 
-    python scripts/record_florence2_older_processor.py --out test/vectors/processing/original
+    python scripts/record_florence2_older_processor.py --out test/vectors/processing
 
 Published checkpoints have BART's tokenizer.json and a tokenizer_config.json with model_max_length alone; the processor adds
-its tokens when it is made. That is followed here, on tokenizer.json of the folder, which record_processor.py wrote. Writes
-remote.json: the ids of the tokens that were added, and of prompts as the processor expands them. The features of the picture
+its tokens when it is made. That is followed here, on original/tokenizer.json, which record_processor.py wrote. Writes
+older-prompts.json: the ids of the tokens that were added, and of prompts as the processor expands them. The features of the picture
 stand in front of them there, without tokens.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(out / "tokenizer.json", folder)
+        shutil.copy(out / "original" / "tokenizer.json", folder)
         (Path(folder) / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64}))
         tokenizer = BartTokenizerFast.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": list(FLORENCE_TOKENS)})
@@ -56,7 +56,7 @@ def main() -> None:
             {"text": text, "prompt": prompt, "inputIds": tokenizer(prompt)["input_ids"]} for text, prompt in TEXTS.items()
         ],
     }
-    (out / "remote.json").write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    (out / "older-prompts.json").write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n")
     print(len(tokenizer), record["special"], [len(p["inputIds"]) for p in record["prompts"]])
 
 

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   getPeftModel,
@@ -11,10 +12,12 @@ import {
 } from "../../src/adapters/index.ts";
 import { openStore, readCheckpoint, readTensor } from "../../src/checkpoint/index.ts";
 import { selectTargets } from "../../src/selection/index.ts";
+import { florence2Cases } from "../models/florence2-case.ts";
 import {
   nativeTree,
   olderModel,
   olderVectors,
+  type RecordedSelection,
   recordedSelections,
   recordedTree,
   savedAdapters,
@@ -234,3 +237,72 @@ test("options that name no modules are refused", () => {
   const config = new LoraConfig({ targetModules: ["q_proj"], targetParameters: ["image_projection"] });
   expect(() => toOlderConfig(config, tree, layout)).toThrow(/targetParameters cannot be brought/);
 });
+
+const valuesOf = ({ name, r, alpha, scaling }: RecordedSelection["targets"][number]) => ({
+  name,
+  r,
+  alpha,
+  scaling,
+});
+
+test("any lists, layers and ranks mean the same there and back", () => {
+  const leaves = [
+    "q_proj",
+    "v_proj",
+    "out_proj",
+    "fc1",
+    "qkv",
+    "proj",
+    "window_attn.proj",
+    "encoder.layers.1.fc2",
+  ];
+  const config = fc.record({
+    targetModules: fc.uniqueArray(fc.constantFrom(...leaves), { minLength: 1, maxLength: 4 }),
+    excludeModules: fc.option(
+      fc.uniqueArray(fc.constantFrom("decoder.layers.0.fc1", "channel_attn.qkv"), { minLength: 1 }),
+    ),
+    layersToTransform: fc.option(fc.uniqueArray(fc.integer({ min: 0, max: 2 }), { minLength: 1 })),
+    r: fc.integer({ min: 1, max: 9 }),
+    rankPattern: fc.dictionary(
+      fc.constantFrom("q_proj", "fc1", "spatial_block.*qkv"),
+      fc.integer({ min: 1, max: 9 }),
+    ),
+    alphaPattern: fc.dictionary(fc.constantFrom("v_proj", ".*decoder.*"), fc.integer({ min: 1, max: 30 })),
+  });
+  fc.assert(
+    fc.property(config, (options) => {
+      const given = new LoraConfig(options);
+      let wanted: ReturnType<typeof selectTargets>["targets"] = [];
+      try {
+        wanted = selectTargets(tree, given.toSelection()).targets;
+      } catch {
+        fc.pre(false); // nothing is selected
+      }
+      const there = toOlderConfig(given, tree, layout);
+      expect(there.selection.targets.map(({ name, r, alpha }) => [layout.toNative(name), r, alpha])).toEqual(
+        wanted.map(({ name, r, alpha }) => [name, r, alpha]),
+      );
+      const back = toNativeConfig(there.config, tree, layout);
+      expect(back.selection.targets.map(valuesOf)).toEqual(wanted.map(valuesOf));
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test.each([["florence2-odd-picture"], ["florence2-one-place"], ["florence2-convolutions"]])(
+  "the adapter of %s, saved under the older names, is the same when it is loaded",
+  async (name) => {
+    const reference = florence2Cases().find(({ expected }) => expected.name === name)!;
+    const peft = await reference.loadAdapted();
+    const folder = join(await temporaryFolder(), "older");
+    await peft.savePretrained(folder, { naming: "remote-code" });
+    const keys = [...(await tensorsOf(folder)).keys()];
+    expect(
+      keys.filter((key) => /\.(?:model\.vision_tower|model\.language_model|multi_modal)/.test(key.slice(16))),
+    ).toEqual([]);
+    const again = await PeftModel.fromPretrained(await reference.loadBase(), folder, { isTrainable: true });
+    expect(again.naming).toBe("remote-code");
+    expect(again.stateDict()).toEqual(peft.stateDict());
+    expect(again.selection.targets.map(valuesOf)).toEqual(peft.selection.targets.map(valuesOf));
+  },
+);

@@ -60,7 +60,7 @@ describe("a checkpoint's files", () => {
   });
 
   it("as published, with BART's tokenizer and no names of tokens, read prompts as their own code does", async () => {
-    const remote = json("original/remote.json") as {
+    const remote = json("older-prompts.json") as {
       vocabSize: number;
       tokens: Record<string, number>;
       special: Record<"bos" | "eos" | "pad", number>;
