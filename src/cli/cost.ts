@@ -125,6 +125,7 @@ export function describeCost(cost: Cost): string {
     lines.push(
       `an example: a picture of ${batch.imageSize.join(" × ")} pixels, ${batch.sequenceLength} tokens read, ${batch.targetLength} written`,
     );
+  lines.push(...cost.problems.map((problem) => `beyond the model: ${problem}`));
   if (lowestLayer !== null)
     lines.push(
       `gradients go down to ${lowestLayer}: saves ${percent(saved.backwardShare)} of the backward pass; ` +

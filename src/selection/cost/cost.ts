@@ -142,6 +142,8 @@ export type Cost = Figures & {
     /** Of the pictures, where their size counts. */
     readonly imageSize: readonly [height: number, width: number] | null;
   };
+  /** What the model cannot read of such a batch: pictures too large or too small, more tokens than it has positions. */
+  readonly problems: readonly string[];
   /** What had to be taken for granted. */
   readonly assumptions: readonly string[];
 };

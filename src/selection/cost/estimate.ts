@@ -8,7 +8,7 @@ import { memoryOf } from "./memory.ts";
 import { figuresOf, type Outcome } from "./outcome.ts";
 import type { Pass } from "./passes.ts";
 import { replicatedTree } from "./replicated.ts";
-import { perOf, settingOf, unitsOf } from "./setting.ts";
+import { perOf, problemsOf, settingOf, unitsOf } from "./setting.ts";
 import { savedTowers, towerCosts } from "./towers.ts";
 import { trainedByAllLinear, trainedBySelection } from "./trained.ts";
 
@@ -59,6 +59,7 @@ export function estimateCost(given: ModuleTree, selection: Selection, options: C
       ...{ batchSize, sequenceLength, targetLength, labelFraction },
       imageSize: layout.towers.some(({ kind }) => kind === "davit") ? (setting.imageSize ?? null) : null,
     },
+    problems: problemsOf(setting),
     assumptions: assumptions.list,
     get allLinear(): AllLinear {
       const { figures } = full();

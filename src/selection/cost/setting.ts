@@ -98,6 +98,35 @@ function imageSizeOf(
   return square(picture.size);
 }
 
+/** What the model cannot read of what the figures are for: a picture too large or too small, more tokens than it has places for. */
+export function problemsOf(setting: Setting): string[] {
+  const { layout, tree, imageSize } = setting;
+  const size = imageSize?.join(" × ");
+  return layout.towers.flatMap((tower) => {
+    if (tower.kind === "davit") {
+      const isKnown = positionsOf(tower, setting).count !== undefined;
+      return isKnown ? [] : [`Of a picture of ${size} pixels nothing is left behind ${tower.path}.`];
+    }
+    if (tower.kind === "projector") {
+      const vision = layout.towers.find(({ kind }) => kind === "davit");
+      const map = vision && positionsOf(vision, setting).map;
+      const places = Math.min(...tower.front.map(({ inputs }) => inputs));
+      return map === undefined || Math.max(...map) <= places
+        ? []
+        : [
+            `A picture of ${size} pixels has a feature map of ${map.join(" × ")} places; the model knows ${places} rows and columns.`,
+          ];
+    }
+    // the first two rows of BART's table of positions are never used
+    const rows =
+      bartTypes.has(tree.modelType) && tower.front.find(({ name }) => /\.embed_positions$/.test(name));
+    const count = positionsOf(tower, setting).count ?? 0;
+    return rows && count > rows.inputs - 2
+      ? [`${tower.path} knows ${rows.inputs - 2} positions; the figures are for ${count}.`]
+      : [];
+  });
+}
+
 /** What is fed to the model, and how its towers read it. */
 export function feedOf(trained: TrainedUnits, setting: Setting): Feed {
   const { tree, layout, batchSize, targetLength, labelFraction, assumptions } = setting;
