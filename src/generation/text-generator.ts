@@ -102,7 +102,7 @@ export class TextGenerator {
     const read = await this.readPrompt(prompt);
     const [texts] = await generateTexts(this.decoder, [read], generation);
     const sequences = texts!.map((text): Generated => {
-      const parsed = this.parse(text.tokens, read, options);
+      const parsed = this.parse(text.tokens, read);
       return { ...text, ...(parsed !== undefined && { parsed }) };
     });
     return { ...sequences[0]!, sequences, ...(read.image && { image: read.image }) };
@@ -123,20 +123,12 @@ export class TextGenerator {
   /**
    * What a text says, by the task of its prompt: text, boxes, polygons. Undefined without a task, or where locations have no
    * picture to be scaled to.
-   * @param tokens of a text that was made with these options.
    * @throws DataError for locations that cannot be, or a task that the processor's configuration leaves out
    */
-  parse(
-    tokens: readonly number[],
-    prompt: ReadPrompt,
-    options: GenerationOptions = {},
-  ): Florence2Answer | undefined {
+  parse(tokens: readonly number[], { task, image }: ReadPrompt): Florence2Answer | undefined {
     const { processor } = this.readers;
-    const { task, image } = prompt;
     if (!processor || task === undefined || (!image && !answersInText(task))) return undefined;
-    // With the start token, as the reference, which reads all that is generated.
-    const begun = this.decoder.begin(prompt, this.settings(options).config.decoderStartTokenId);
-    const text = processor.tokenizer.decode([...begun, ...tokens]);
+    const text = processor.tokenizer.decode([...tokens]);
     return processor.postProcessGeneration(text, {
       task,
       ...(image && { imageSize: [image.width, image.height] }),

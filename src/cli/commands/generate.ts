@@ -187,7 +187,7 @@ async function streamed(
     output.write(show({ tokens: [piece.token], text: piece.text }));
     if (output.closed) break;
   }
-  const parsed = generator.parse(tokens, prompt, options);
+  const parsed = generator.parse(tokens, prompt);
   const generated: Generated = {
     tokens,
     text,
