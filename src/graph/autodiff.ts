@@ -1,4 +1,5 @@
 import { GraphError } from "../errors.ts";
+import { accumulate } from "./accumulate.ts";
 import { dimEquals, formatShape, type Shape, shapeEquals } from "./dim.ts";
 import { applyRule } from "./gradients.ts";
 import * as op from "./ops/build.ts";
@@ -81,32 +82,4 @@ export function sumToShape(x: Value, shape: Shape): Value {
     i < extra || (shape[i - extra] === 1 && !dimEquals(dim, 1)) ? [i] : [],
   );
   return op.reshape(op.reduceSum(x, { axes, keepdims: true }), shape);
-}
-
-/** a + b. A sum with a scatter into zeros scatters into the other term, which saves a pass over zeros. */
-function accumulate(a: Value, b: Value): Value {
-  for (const [sum, sparse] of [
-    [a, b],
-    [b, a],
-  ] as const) {
-    const { source } = sparse;
-    if (source.kind !== "node" || !isZeros((source.node.inputs as readonly Value[])[0])) continue;
-    const { node } = source;
-    if (node.op === "ScatterElements" || node.op === "ScatterND") {
-      const [, indices, updates] = node.inputs as readonly Value[];
-      return op.apply(node.op, [sum, indices!, updates!], node.attributes as { axis: number });
-    }
-  }
-  return op.add(a, b);
-}
-
-/** True for `full(0, shape)`. */
-function isZeros(x: Value | undefined): boolean {
-  if (x?.source.kind === "node" && x.source.node.op === "Expand")
-    return isZeros((x.source.node.inputs as readonly Value[])[0]);
-  return (
-    x?.source.kind === "constant" &&
-    x.source.tensor.data.length === 1 &&
-    Number(x.source.tensor.data[0]) === 0
-  );
 }

@@ -72,6 +72,37 @@ describe("accumulation", () => {
     }
   });
 
+  test.each([
+    ["all parts, in order", [0, 1, 2], ["Concat"]],
+    ["all parts, from behind", [2, 1, 0], ["Concat"]],
+    ["the parts behind the first", [2, 1], ["Concat", "Pad"]],
+    ["the outer parts", [0, 2], ["Pad", "Pad", "Add"]],
+    ["a part twice", [1, 1], ["Pad", "Pad", "Add"]],
+  ] as const)("of a value that was cut up: %s", async (_, used, expected) => {
+    const x = float("x", [2, 6]);
+    const bounds = [0, 1, 4, 6];
+    const terms = used.map((part, i) =>
+      total(op.mul(op.exp(op.slice(x, 1, bounds[part]!, bounds[part + 1]!)), i + 1)),
+    );
+    const loss = terms.reduce(op.add);
+    const [dx] = gradients(loss, [x]);
+    const forward = new Set(nodesOf([loss]));
+    const added = nodesOf([dx!]).filter((node) => !forward.has(node));
+    expect(added.map((node) => node.op).filter((name) => ["Pad", "Concat", "Add"].includes(name))).toEqual(
+      expected,
+    );
+    const { dx: result } = await evaluate(
+      engine(),
+      { dx: dx! },
+      { x: tensorOf([0, 1, 2, 3, 4, 5, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5], [2, 6], "float32") },
+    );
+    const slopes = [0, 1, 1, 1, 2, 2].map((part) =>
+      used.reduce<number>((sum, other, i) => sum + (other === part ? i + 1 : 0), 0),
+    );
+    for (const [i, value] of numbersOf(result!).entries())
+      expect(value).toBeCloseTo(slopes[i % 6]! * Math.exp((i % 6) + (i < 6 ? 0 : 0.5)), 3);
+  });
+
   test("equal maxima share the cotangent, as in torch.amax", async () => {
     const x = float("x", [2, 3]);
     const [dx] = gradients(total(op.mul(op.reduceMax(x), 6)), [x]);
