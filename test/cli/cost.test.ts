@@ -1,8 +1,12 @@
+import { cp, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { costJson, describeCost } from "../../src/cli/cost.ts";
 import { estimateCost, type SelectionConfig, selectTargets } from "../../src/selection/index.ts";
 import { findSkeleton } from "../conformance/vector-files.ts";
+import { graft, scratch, vectors } from "./support.ts";
+
+const directory = scratch();
 
 function costOf(name: string, config: SelectionConfig) {
   const tree = findSkeleton(name, join(import.meta.dirname, "x"));
@@ -24,7 +28,7 @@ test("a selection beside all-linear", () => {
     forward per token              2.54 GFLOP  2.55 GFLOP  100 %
     backward per token             1.03 GFLOP  2.62 GFLOP   39 %
     activations, 1 × 512             523.1 MB      1.4 GB   38 %
-    frozen weights: 4.9 GB as stored; memory to train, about: 6.0 GB
+    frozen weights: 4.9 GB as stored; memory to train, about: 6.3 GB
     gradients go down to model.layers.12: saves 60 % of the backward pass; 59 % of the forward pass lies below
     "
   `);
@@ -43,7 +47,7 @@ test("towers each by themselves, and what the frozen ones save", () => {
     forward per example             458 GFLOP   469 GFLOP    98 %
     backward per example           38.8 GFLOP   494 GFLOP   7.9 %
     activations, 1 example           123.9 MB      2.2 GB   5.7 %
-    frozen weights: 925.7 MB as stored; memory to train, about: 1.6 GB
+    frozen weights: 925.7 MB as stored; memory to train, about: 1.5 GB
     an example: a picture of 768 × 768 pixels, 593 tokens read, 64 written
     gradients go down to model.language_model.encoder.layers.4: saves 92 % of the backward pass; 91 % of the forward pass lies below
 
@@ -84,5 +88,52 @@ test("JSON has every figure, those of all-linear included", () => {
         { path: "model.language_model.encoder" },
       ],
     },
+  });
+});
+
+describe("flags of the batch", () => {
+  const skeleton = join(vectors, "skeletons/florence2-base.json.gz");
+  type Priced = {
+    cost: { batch: Record<string, unknown>; problems: string[]; towers: { positions: number }[] };
+  };
+  const priced = async (...args: string[]): Promise<Priced["cost"]> => {
+    const { code, stderr, json } = await graft(["select", ...args, "--target-modules", "q_proj", "--json"]);
+    expect(code, stderr).toBe(0);
+    return json<Priced>().cost;
+  };
+
+  test("size of pictures, lengths, number of examples", async () => {
+    const { batch, towers } = await priced(
+      ...[skeleton, "--image-size", "480x640", "--batch-size", "3"],
+      ...["--sequence-length", "330", "--target-length", "20"],
+    );
+    expect(batch).toEqual({
+      ...{ batchSize: 3, sequenceLength: 330, targetLength: 20, labelFraction: 1, imageSize: [480, 640] },
+    });
+    expect(towers.map(({ positions }) => positions)).toEqual([300, 301, 330, 20]);
+  });
+
+  test("the processor's size, where the model has one beside it", async () => {
+    const model = join(directory, "model");
+    await cp(join(vectors, "florence2/florence2-four-stages/model"), model, { recursive: true });
+    expect((await priced(model)).batch["imageSize"]).toEqual([768, 768]);
+    const processor = { image_processor_type: "CLIPImageProcessor", size: { height: 64, width: 96 } };
+    await writeFile(join(model, "preprocessor_config.json"), JSON.stringify(processor));
+    expect((await priced(model)).batch["imageSize"]).toEqual([64, 96]);
+    expect((await priced(model, "--image-size", "32")).batch["imageSize"]).toEqual([32, 32]);
+  });
+
+  test("what cannot be", async () => {
+    const args = ["select", skeleton, "--target-modules", "q_proj"];
+    const { code, stderr } = await graft([...args, "--image-size", "0", "--target-length", "1.5"]);
+    expect(code).toBe(2);
+    expect(stderr).toContain(
+      '--image-size must be a number of pixels, or HEIGHTxWIDTH, such as 768 or 480x640, got "0"',
+    );
+    expect(stderr).toContain('--target-length must be a whole number of at least 1, got "1.5"');
+    const { stdout } = await graft([...args, "--image-size", "2000"]);
+    expect(stdout).toContain(
+      "beyond the model: A picture of 2000 × 2000 pixels has a feature map of 63 × 63 places",
+    );
   });
 });

@@ -46,7 +46,7 @@ export function estimateCost(given: ModuleTree, selection: Selection, options: C
     trainableFraction: selection.trainableParameters / selection.totalParameters,
     per: perOf(layout),
     frozenWeightBytes: frozenParameters * bytesPerWeight,
-    memory: memoryOf(ours.figures, frozenParameters),
+    memory: memoryOf(ours, frozenParameters),
     lowestLayer: ours.passes.find(({ lowest }) => lowest !== undefined)?.lowest ?? null,
     saved: {
       ...savingsOf(ours.known, unitsOf(setting)),

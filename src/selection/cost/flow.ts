@@ -75,6 +75,8 @@ export const fresh = (isNeeded: boolean, elements: number): Flowing => ({
 /** Follows one batch through a model and books what each operation costs, and what of it must be kept. */
 export class Flow {
   account: Account = newAccount();
+  /** Of the largest single result, kept or not. */
+  largestBytes = 0;
   readonly #trainedOf: (unit: Unit) => Trained;
   readonly #expertsPerToken: number;
   readonly #drops: boolean;
@@ -125,6 +127,7 @@ export class Flow {
     const { rank, weight, other } = this.#trainedOf(unit);
     const active = Math.min(this.#expertsPerToken, unit.experts);
     const product = 2 * rows * active * unit.weights;
+    this.#sees(4 * rows * active * unit.outputs);
     /** Per rank; an expert's adapter sees its share of the positions. */
     const share = (rows * active) / unit.experts;
     const low = 2 * share * rank;
@@ -156,6 +159,10 @@ export class Flow {
     this.account.backward.trained += 2 * low;
     if (rank > 0) this.keep(fresh(true, rows * rank));
     return fresh(rank > 0 || weight || other, rows * unit.outputs);
+  }
+
+  #sees(bytes: number): void {
+    if (bytes > this.largestBytes) this.largestBytes = bytes;
   }
 
   /** x / deviation · w: its gradient needs x, and its output is computed from x again. */
@@ -213,6 +220,7 @@ export class Flow {
     backward.attention += done;
     this.account.stopped += 2 * (scores + weighted) - done;
     const weights = examples * heads * queries * keys;
+    this.#sees(4 * weights);
     // what is dropped is multiplied with the values, softmax's gradient reads what it was before
     if (dropout === 0 ? p || v : p) this.keep(fresh(true, weights));
     if (dropout > 0 && p) this.keep(fresh(true, weights / 4));

@@ -9,6 +9,8 @@ export type Outcome = {
   readonly figures: Figures;
   readonly passes: readonly Pass[];
   readonly known: readonly Pass[];
+  /** Of the largest single result of the forward pass. */
+  readonly largestBytes: number;
 };
 
 /** Sums are over the towers of which the number of positions is known. */
@@ -27,6 +29,7 @@ export function figuresOf(trained: TrainedUnits, setting: Setting): Outcome {
   return {
     passes,
     known,
+    largestBytes: flow.largestBytes,
     figures: {
       trainableParameters: trained.parameters,
       adapterParameters: trained.file.parameters,

@@ -156,3 +156,31 @@ test("names of another layout are followed without knowing DaViT", () => {
   expect(trainableParameters).toBe(costOf({ targetModules: ["qkv"] }).trainableParameters);
   expect(towers.map(({ path }) => path)).toContain("language_model.model.encoder");
 });
+
+// as docs/cost.md has them: the largest resident set of two steps, in GB
+test.each<[string, SelectionConfig, batchSize: number, measured: number]>([
+  [
+    "the top, q and v",
+    { r: 8, targetModules: ".*\\.(encoder\\.layers\\.[45]|decoder)\\..*\\.[qv]_proj" },
+    1,
+    1.53,
+  ],
+  [
+    "the top, q and v",
+    { r: 8, targetModules: ".*\\.(encoder\\.layers\\.[45]|decoder)\\..*\\.[qv]_proj" },
+    4,
+    2.52,
+  ],
+  ["the vision tower", { r: 8, targetModules: ".*vision_tower.*\\.qkv" }, 1, 3.38],
+  ["every linear layer", { r: 16, targetModules: "all-linear" }, 1, 4.63],
+  ["every linear layer", { r: 16, targetModules: "all-linear" }, 2, 6.76],
+])("memory is near what was measured: %s, %#", (_, config, batchSize, measured) => {
+  const { memory, activationBytes, trainableParameters } = costOf(config, {
+    ...{ batchSize, sequenceLength: 587, targetLength: 32 },
+  });
+  const { frozenBytes, trainedBytes, overheadBytes, totalBytes } = memory;
+  expect(frozenBytes).toBe(4 * skeleton.numParameters);
+  expect(trainedBytes).toBe(16 * trainableParameters);
+  expect(frozenBytes + trainedBytes + activationBytes + overheadBytes).toBe(totalBytes);
+  expect(Math.abs(totalBytes / 1e9 / measured - 1)).toBeLessThan(0.18);
+});
