@@ -1,11 +1,14 @@
 import { describe, expect, it } from "vitest";
 import {
+  checkGenerationOptions,
   createLogitsProcessors,
   type GenerationOptions,
   generationOptionsSchema,
   newTokenLimit,
   resolveGenerationConfig,
+  settingsFile,
 } from "../../src/generation/index.ts";
+import type { ModelOrigin } from "../../src/models/index.ts";
 import { inputScores, outcomeBits, toBits, vectors } from "./vectors.ts";
 
 const resolve = (options: GenerationOptions, file: object = {}) => resolveGenerationConfig(options, { file });
@@ -161,8 +164,111 @@ describe("resolveGenerationConfig", () => {
     );
   });
 
+  it.each([
+    [
+      {},
+      {
+        num_beams: 3,
+        early_stopping: true,
+        length_penalty: 2,
+        no_repeat_ngram_size: 3,
+        num_return_sequences: 2,
+      },
+      { numBeams: 3, earlyStopping: true, lengthPenalty: 2, noRepeatNgramSize: 3, numReturnSequences: 2 },
+    ],
+    [
+      { numBeams: 2, earlyStopping: "never", lengthPenalty: -1, numReturnSequences: 1 },
+      { num_beams: 3, early_stopping: true, length_penalty: 2, num_return_sequences: 2 },
+      { numBeams: 2, earlyStopping: "never", lengthPenalty: -1, numReturnSequences: 1 },
+    ],
+    [
+      {},
+      { forced_bos_token_id: 0, forced_eos_token_id: 2, decoder_start_token_id: 2, bos_token_id: 0 },
+      { forcedBosTokenId: 0, forcedEosTokenIds: [2], decoderStartTokenId: 2 },
+    ],
+    [{ forcedEosTokenId: [] }, { forced_eos_token_id: [2, 3] }, { forcedEosTokenIds: [] }],
+    [{}, { bos_token_id: 5 }, { decoderStartTokenId: 5 }],
+    [{}, { min_length: 7 }, { minLength: 7, minNewTokens: 0 }],
+    [{ minNewTokens: 3 }, { min_length: 7 }, { minLength: 0, minNewTokens: 3 }],
+    [{ doSample: true, numBeams: 2 }, {}, { doSample: true, numBeams: 2, topK: 50 }],
+  ] satisfies [GenerationOptions, object, object][])(
+    "of beams, options %j, file %j",
+    (options, file, expected) => {
+      const { config, warnings } = resolve(options, file);
+      expect(config).toMatchObject(expected);
+      expect(warnings).toEqual([]);
+    },
+  );
+
+  it("warns of what has no effect without beams", () => {
+    expect(resolve({ lengthPenalty: 2, earlyStopping: false }).warnings).toEqual([
+      {
+        code: "beam-options-unused",
+        message: "lengthPenalty, earlyStopping have no effect without beam search. Set numBeams above 1.",
+        details: { options: ["lengthPenalty", "earlyStopping"] },
+      },
+    ]);
+  });
+
+  it("refuses more texts of a prompt than there can be", () => {
+    expect(() => resolve({ numReturnSequences: 2 })).toThrow(
+      "numReturnSequences 2 needs beams or random draws, for the most probable text is one; set numBeams, or a temperature.",
+    );
+    expect(() => resolve({ numReturnSequences: 3, numBeams: 2 })).toThrow(
+      "numReturnSequences 3 is more than numBeams 2; raise numBeams.",
+    );
+    expect(resolve({ numReturnSequences: 3, temperature: 1 }).config.numReturnSequences).toBe(3);
+    // What is wrong with options alone is known before the model is.
+    expect(checkGenerationOptions({ numReturnSequences: 2 })).toEqual({ numReturnSequences: 2 });
+    expect(() => checkGenerationOptions({ numBeams: 0, earlyStopping: "soon" } as object)).toThrow(
+      'numBeams must be a whole number of at least 1, got 0; earlyStopping must be true, false or "never", got "soon".',
+    );
+    expect(() => resolve({ minLength: 3, beamSize: 2 } as object)).toThrow(
+      "there is no option minLength; use minNewTokens; there is no option beamSize; use numBeams",
+    );
+  });
+
+  it("cuts the limit at what the model can write", () => {
+    expect(newTokenLimit({ maxNewTokens: 100 }, 1, 24)).toBe(24);
+    expect(newTokenLimit({ maxLength: 100 }, 1, 24)).toBe(24);
+    expect(newTokenLimit({ maxLength: 10 }, 1, 24)).toBe(9);
+  });
+
   it("documents every option", () => {
     for (const [name, field] of Object.entries(generationOptionsSchema.shape))
       expect(field.description, name).toMatch(/^[A-Z].+\.$/);
+  });
+});
+
+describe("settingsFile", () => {
+  const origin = (config: object, generationConfig?: object) =>
+    ({ name: "m", config, generationConfig }) as unknown as ModelOrigin;
+
+  it("is generation_config.json where there is one, whatever config.json says", () => {
+    expect(settingsFile(origin({ num_beams: 4 }, { top_k: 3 }))).toEqual({
+      file: { top_k: 3 },
+      name: "m/generation_config.json",
+    });
+  });
+
+  it("is else what config.json has, and its decoder's part where it has none", () => {
+    const config = {
+      model_type: "florence2",
+      vocab_size: 40,
+      num_beams: 4,
+      max_length: null,
+      text_config: {
+        num_beams: 2,
+        max_length: 30,
+        forced_bos_token_id: 0,
+        d_model: 16,
+        suppress_tokens: [3],
+      },
+    };
+    expect(settingsFile(origin(config))).toEqual({
+      file: { num_beams: 4, max_length: 30, forced_bos_token_id: 0, suppress_tokens: [3] },
+      name: "m/config.json",
+    });
+    expect(settingsFile(origin({ model_type: "llama" })).file).toEqual({});
   });
 });

@@ -1,7 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {
+  ForcedBOSTokenLogitsProcessor,
+  ForcedEOSTokenLogitsProcessor,
   type LogitsProcessor,
+  MinLengthLogitsProcessor,
   MinNewTokensLengthLogitsProcessor,
   MinPLogitsWarper,
   NoRepeatNGramLogitsProcessor,
@@ -10,7 +13,7 @@ import {
   TopKLogitsWarper,
   TopPLogitsWarper,
 } from "../../src/generation/logits-processors.ts";
-import { orderedKeys, selectTop } from "../../src/generation/top-selection.ts";
+import { orderedKeys, selectTop, topIndices } from "../../src/generation/top-selection.ts";
 import { inputScores, outcomeBits, toBits, vectors } from "./vectors.ts";
 
 // biome-ignore lint/suspicious/noExplicitAny: arguments come from JSON
@@ -101,6 +104,48 @@ describe("logits processors", () => {
         const many = kept(applied(processor(Math.max(a, b)), values));
         expect(many).toEqual(expect.arrayContaining(few));
         expect(few.some((i) => values[i] === Math.max(...values))).toBe(true);
+      }),
+    );
+  });
+
+  it("minP keeps as many of the best tokens as it must", () => {
+    fc.assert(
+      fc.property(scores, fc.integer({ min: 1, max: 5 }), (values, minTokensToKeep) => {
+        const ids = kept(applied(new MinPLogitsWarper(1, { minTokensToKeep }), values));
+        const possible = values.filter((value) => value > -Infinity).length;
+        const best = values.filter((value) => Math.exp(value - Math.max(...values)) === 1).length;
+        expect(ids).toHaveLength(Math.max(best, Math.min(minTokensToKeep, possible)));
+        const least = Math.min(...ids.map((i) => values[i]!));
+        expect(values.filter((value) => value > least).length).toBeLessThanOrEqual(ids.length);
+      }),
+    );
+  });
+
+  it("an end is out of reach before the least length, and a forced token the only one at its place", () => {
+    const scoresOf = (processor: LogitsProcessor, length: number): number[] => {
+      const values = Float32Array.of(1, 2, 3, 4);
+      processor.process(Array<number>(length).fill(0), values);
+      return [...values];
+    };
+    const [none, all] = [-Infinity, [1, 2, 3, 4]];
+    expect(scoresOf(new MinLengthLogitsProcessor(3, [1, 9]), 2)).toEqual([1, none, 3, 4]);
+    expect(scoresOf(new MinLengthLogitsProcessor(3, [1, 9]), 3)).toEqual(all);
+    expect(scoresOf(new ForcedBOSTokenLogitsProcessor(2), 1)).toEqual([none, none, 0, none]);
+    expect(scoresOf(new ForcedBOSTokenLogitsProcessor(2), 2)).toEqual(all);
+    expect(scoresOf(new ForcedEOSTokenLogitsProcessor(5, [0, 3]), 4)).toEqual([0, none, none, 0]);
+    expect(scoresOf(new ForcedEOSTokenLogitsProcessor(5, [0, 3]), 3)).toEqual(all);
+    expect(() => scoresOf(new ForcedBOSTokenLogitsProcessor(4), 1)).toThrow(
+      "Token 4 is to be forced, and the vocabulary has 4 tokens.",
+    );
+  });
+
+  it("topIndices are those of a sort, but for what is out", () => {
+    fc.assert(
+      fc.property(scores, fc.integer({ min: 1, max: 70 }), (values, count) => {
+        const sorted = [...values.keys()]
+          .filter((i) => values[i]! > -Infinity)
+          .sort((a, b) => values[b]! - values[a]! || a - b);
+        expect(topIndices(values, count)).toEqual(sorted.slice(0, count));
       }),
     );
   });
