@@ -26,7 +26,7 @@ PyTorch is taken from GRAFT_PYTHON or .venv-reference; without either only Graft
   --steps N             timed steps per process (3)
   --warmup N            steps before those (2)
   --threads N           (${availableParallelism()}, what this process may use)
-  --batch N             rows per step (SmolLM2: 4; Florence-2: 1, and 2)
+  --batch N             rows per step (SmolLM2: 4; Florence-2: 1, and 2 where the vision tower is frozen)
   --sequence N          tokens of a row of text (256)
   --label-fraction F    share of each row of text, at its end, that carries labels (1)
   --storage DTYPE       bfloat16 (as SmolLM2 is published) or float32
@@ -112,7 +112,10 @@ function casesOf(only: readonly string[], batch: number | undefined): Case[] {
       Object.keys(selectionsOf(shape))
         .filter((selection) => wanted(selection, selectionNames))
         .flatMap((selection) =>
-          (batch === undefined ? shapes[shape].batches : [batch]).map((rows) => ({
+          (batch === undefined
+            ? (selectionsOf(shape)[selection]!.batches ?? shapes[shape].batches)
+            : [batch]
+          ).map((rows) => ({
             shape,
             selection,
             batch: rows,

@@ -6,6 +6,8 @@ export type Lora = Readonly<Record<string, unknown>>;
 type Selection = {
   readonly title: string;
   readonly lora: (config: Readonly<Record<string, unknown>>) => Lora;
+  /** Rows per step, where not the shape's: what costs most is measured with the fewest. */
+  readonly batches?: readonly number[];
 };
 
 const causal = { task_type: "CAUSAL_LM" };
@@ -49,8 +51,9 @@ const ofPictures = {
   "vision-qkv": {
     title: "qkv of the vision tower, r 8",
     lora: () => ({ ...qv, target_modules: ".*vision_tower.*\\.qkv" }),
+    batches: [1],
   },
-  "all-linear": { title: "every linear layer, r 16", lora: () => everyLinear },
+  "all-linear": { title: "every linear layer, r 16", lora: () => everyLinear, batches: [1] },
 } as const satisfies Record<string, Selection>;
 
 export const selectionNames: readonly string[] = [
