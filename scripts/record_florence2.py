@@ -464,7 +464,13 @@ def check_noise(
     losses = max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(steps, expected["training"]["steps"]))
     after = max(difference(parameter, tensors[f"after.{key}"]) for key, parameter in trainable(model).items())
     noise = {"logits": logits, "gradients": relative, "losses": losses, "after": after}
-    require(logits < 3e-5 and relative < 3e-5 and losses < 3e-6 and after < 2e-5, f"too sensitive to rounding: {noise}")
+    bound = 2e-5
+    if case.name.startswith("random"):
+        # AdamW makes whole steps of gradients next to nothing: a random case is not to hang on one
+        bound = 3e-6
+        least = min((grad[grad != 0].abs().min() / grad.abs().max()).item() for grad in grads.values())
+        require(least > 5e-6, f"a gradient is {least:.0e} of its tensor's largest")
+    require(logits < 3e-5 and relative < 3e-5 and losses < 3e-6 and after < bound, f"too sensitive to rounding: {noise}")
     return noise
 
 
@@ -568,12 +574,15 @@ def main() -> int:
     warnings.filterwarnings("ignore")
     cases = [case for case in CASES if options.only in (None, case.name)]
     if options.random:
-        cases = [random_case(options.seed, index) for index in range(options.random)]
+        # some show nothing, or hang on rounding: others are drawn for them
+        cases = [random_case(options.seed, index) for index in range(4 * options.random + 10)]
     if not cases:
         parser.error(f"no case {options.only}; there are: {', '.join(case.name for case in CASES)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    refused = 0
+    refused = made = 0
     for case in cases:
+        if options.random and made == options.random:
+            break
         try:
             expected = record(case, options.out / case.name, options.seed)
         except CaseError as error:
@@ -581,6 +590,7 @@ def main() -> int:
             shutil.rmtree(options.out / case.name, ignore_errors=True)
             refused += 1
             continue
+        made += 1
         steps = expected["training"]["steps"]
         noise = ", ".join(f"{key} {value:.0e}" for key, value in expected["noise"].items())
         print(
@@ -590,8 +600,7 @@ def main() -> int:
         )
     if not refused and options.only is None and not options.random:
         write_manifest(options.out, "scripts/record_florence2.py", options.seed, cases)
-    # A random case may show nothing; that so many do would be a fault.
-    return 1 if refused > (len(cases) // 2 if options.random else 0) else 0
+    return int(made < options.random if options.random else refused > 0)
 
 
 if __name__ == "__main__":
