@@ -221,6 +221,19 @@ CASES = [
         },
         picture=(30, 45),
     ),
+    Case(
+        "florence2-saved-projector",
+        "the projector trained as a whole beside adapters in the decoder: a linear layer, a norm, vectors of rows and columns, and a buffer that is saved with them",
+        text(),
+        vision(embed_dim=[4, 6], num_heads=[2, 3], num_groups=[1, 2]),
+        {
+            "r": 2,
+            "lora_alpha": 4,
+            "target_modules": r".*decoder.*(q_proj|v_proj)",
+            "modules_to_save": ["multi_modal_projector"],
+        },
+        picture=(30, 45),
+    ),
 ]
 
 

@@ -4,6 +4,7 @@ import {
   Embedding,
   Linear,
   type Module,
+  type ModuleBuffer,
   type Parameter,
   PositionEmbedding,
   type PreTrainedModel,
@@ -154,6 +155,14 @@ export function parametersByKey(model: PreTrainedModel): Map<string, Parameter> 
     for (const [segment, parameter] of module.parameters())
       parameters.set(savedKey(path === "" ? segment : `${path}.${segment}`), parameter);
   return parameters;
+}
+
+/** Buffers of `modulesToSave`, which PEFT saves with their modules, under their saved names. */
+export function savedBuffers(model: PreTrainedModel): Map<string, ModuleBuffer> {
+  const buffers = new Map<string, ModuleBuffer>();
+  for (const [path, buffer] of model.namedBuffers())
+    if (path.includes(`.modules_to_save.${ADAPTER_NAME}.`)) buffers.set(savedKey(path), buffer);
+  return buffers;
 }
 
 /**

@@ -1,9 +1,9 @@
 import { readTensorAsFloat32, type TensorEntry } from "../checkpoint/index.ts";
 import { AdapterError, closest, listedProblems, listProblems } from "../errors.ts";
 import { formatShape } from "../graph/index.ts";
-import type { Parameter } from "../nn/index.ts";
+import { type ModuleBuffer, Parameter } from "../nn/index.ts";
 import type { DType } from "../tensor/index.ts";
-import { parametersByKey, readKey } from "./inject.ts";
+import { parametersByKey, readKey, savedBuffers } from "./inject.ts";
 import type { PeftModel } from "./peft-model.ts";
 
 const storedDtypes: ReadonlySet<DType> = new Set(["float32", "float16", "bfloat16"]);
@@ -19,9 +19,10 @@ export async function loadAdapterTensors(
   file: string,
 ): Promise<void> {
   const parameters = parametersByKey(peft.baseModel);
+  const takers = new Map<string, Parameter | ModuleBuffer>([...parameters, ...savedBuffers(peft.baseModel)]);
   const absent = peft.selection.stateDict.flatMap(([key]) => (tensors.has(key) ? [] : [key]));
   const read = new Map([...tensors].filter(([key]) => readKey(key) === key || !parameters.has(readKey(key))));
-  const unknown = [...read.keys()].filter((key) => !parameters.has(key));
+  const unknown = [...read.keys()].filter((key) => !takers.has(key));
   const problems: string[] = [];
   // Looking for the closest key takes a while among many: only for what the message lists.
   const hint = (key: string, candidates: readonly string[]): string =>
@@ -29,14 +30,12 @@ export async function loadAdapterTensors(
   for (const key of absent)
     if (parameters.get(key)?.trainable) problems.push(`"${key}" is missing${hint(key, unknown)}`);
   for (const [key, entry] of read) {
-    const parameter = parameters.get(key);
-    if (!parameter) problems.push(`"${key}" is not part of the adapted model${hint(key, absent)}`);
-    else if (!(storedDtypes.has(entry.dtype) || (parameter.fed && entry.dtype === "float64")))
+    const taker = takers.get(key);
+    if (!taker) problems.push(`"${key}" is not part of the adapted model${hint(key, absent)}`);
+    else if (!(storedDtypes.has(entry.dtype) || (isFed(taker) && entry.dtype === "float64")))
       problems.push(`"${key}" is stored as ${entry.dtype}; ${[...storedDtypes].join(", ")} are supported`);
-    else if (formatShape(entry.shape) !== formatShape(parameter.shape))
-      problems.push(
-        `"${key}" has shape ${formatShape(entry.shape)}, expected ${formatShape(parameter.shape)}`,
-      );
+    else if (formatShape(entry.shape) !== formatShape(taker.shape))
+      problems.push(`"${key}" has shape ${formatShape(entry.shape)}, expected ${formatShape(taker.shape)}`);
   }
   if (problems.length > 0)
     throw new AdapterError(
@@ -45,17 +44,24 @@ export async function loadAdapterTensors(
     );
   // Everything is read before anything is changed. The last of several names of a shared parameter counts.
   const assignments: (() => void)[] = [];
-  for (const [key, parameter] of parameters) {
+  for (const [key, taker] of takers) {
     const entry = read.get(key);
-    if (entry) assignments.push(await assignment(parameter, entry));
+    if (entry) assignments.push(await assignment(taker, entry));
   }
   for (const assign of assignments) assign();
 }
 
-async function assignment(parameter: Parameter, entry: TensorEntry): Promise<() => void> {
-  const data = parameter.fed ? await readTensorAsFloat32(entry) : undefined;
+const isFed = (taker: Parameter | ModuleBuffer): taker is Parameter =>
+  taker instanceof Parameter && taker.fed;
+
+async function assignment(taker: Parameter | ModuleBuffer, entry: TensorEntry): Promise<() => void> {
+  if (isFed(taker)) {
+    const data = await readTensorAsFloat32(entry);
+    return () => {
+      taker.data = data;
+    };
+  }
   return () => {
-    if (data) parameter.data = data;
-    else parameter.storage = entry;
+    taker.storage = entry;
   };
 }

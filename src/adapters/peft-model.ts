@@ -20,6 +20,7 @@ import {
   refuseSecond,
   refuseUnsupported,
   removeAdapter,
+  savedBuffers,
   savedKey,
 } from "./inject.ts";
 import { loadAdapterTensors } from "./load.ts";
@@ -150,13 +151,8 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
 
   /** The adapter's tensors under PEFT's keys; base weights that are saved along stay in their file. */
   stateDict(): Map<string, Tensor | TensorEntry> {
-    const parameters = parametersByKey(this.baseModel);
-    return new Map(
-      this.selection.stateDict.map(([key]) => {
-        const { data, storage } = parameters.get(readKey(key))!;
-        return [key, data ?? (storage as TensorEntry)];
-      }),
-    );
+    const tensorOf = this.#tensors();
+    return new Map(this.selection.stateDict.map(([key]) => [key, tensorOf(key)!]));
   }
 
   /** The configuration as PEFT saves it: as the injection left it, for inference. */
@@ -183,14 +179,19 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
     const layout = layoutFor(naming, this.baseModel);
     if (layout === undefined)
       return { config: this.savedConfig(), selection: this.selection, tensors: this.stateDict() };
-    const parameters = parametersByKey(this.baseModel);
-    const tensorOf = (key: string): Tensor | TensorEntry | undefined => {
-      const parameter = parameters.get(readKey(key));
-      return parameter && (parameter.data ?? (parameter.storage as TensorEntry));
-    };
+    const tensorOf = this.#tensors();
     const { tree } = partsOf(this.selection);
     const adapter = olderAdapter({ config: this.peftConfig, tensorOf }, tree, layout, this.#older);
     return { ...adapter, config: adapter.config.with({ baseModelNameOrPath: this.baseModel.nameOrPath }) };
+  }
+
+  /** Values of everything that may be saved, by saved name. */
+  #tensors(): (key: string) => Tensor | TensorEntry | undefined {
+    const parameters = parametersByKey(this.baseModel);
+    const buffers = savedBuffers(this.baseModel);
+    return (key) =>
+      parameters.get(readKey(key))?.data ??
+      ((parameters.get(readKey(key)) ?? buffers.get(key))?.storage as TensorEntry | undefined);
   }
 
   /** Contents of the adapter's two files. @throws as `renamed` for a naming other than "native". */

@@ -6,7 +6,7 @@ import {
   extendCache,
   groupedAttention,
   type KeyValue,
-  type Layer,
+  Layer,
   Linear,
   Module,
   ModuleList,
@@ -75,7 +75,7 @@ class Attention extends Module {
 }
 
 /** down(act(gate x) · up x). Source: Shazeer 2020; transformers LlamaMLP. */
-class GatedMlp extends Module {
+class GatedMlp extends Layer {
   override readonly className: string;
   readonly gate_proj: Layer;
   readonly up_proj: Layer;
@@ -91,7 +91,7 @@ class GatedMlp extends Module {
     this.act_fn = new Activation(activation);
   }
 
-  forward(x: Value): Value {
+  override forward(x: Value): Value {
     return this.down_proj.forward(
       op.mul(this.act_fn.forward(this.gate_proj.forward(x)), this.up_proj.forward(x)),
     );
@@ -102,7 +102,7 @@ class GatedMlp extends Module {
 class DecoderLayer extends Module {
   override readonly className: string;
   readonly self_attn: Attention;
-  readonly mlp: GatedMlp;
+  readonly mlp: Layer;
   readonly input_layernorm: Layer;
   readonly post_attention_layernorm: Layer;
 

@@ -1,6 +1,6 @@
 import { UnsupportedModelError } from "../errors.ts";
 import { constantOf, type Dim, op, type Value } from "../graph/index.ts";
-import { Embedding, type Layer, LayerNorm, Linear, Module, ModuleBuffer } from "../nn/index.ts";
+import { Embedding, Layer, LayerNorm, Linear, Module, ModuleBuffer } from "../nn/index.ts";
 import type { VisionSettings } from "./florence2-config.ts";
 import { toTokens } from "./florence2-vision.ts";
 import type { ImageSize } from "./image-text-lm.ts";
@@ -68,7 +68,7 @@ class Florence2VisionPositionalEmbeddingCosine1D extends Module {
 }
 
 /** From feature maps to embeddings of tokens. Source: transformers Florence2MultiModalProjector. */
-export class Florence2MultiModalProjector extends Module {
+export class Florence2MultiModalProjector extends Layer {
   override readonly className = "Florence2MultiModalProjector";
   readonly image_projection: Layer;
   readonly image_proj_norm: Layer;
@@ -85,7 +85,7 @@ export class Florence2MultiModalProjector extends Module {
   }
 
   /** Shapes: x [images, channels, height, width], result [images, 1 + height · width, projection]: the mean of all places first. */
-  forward(x: Value): Value {
+  override forward(x: Value): Value {
     const [, , height, width] = x.shape as [Dim, Dim, number, number];
     const placed = op.add(toTokens(x), this.image_position_embed.forward({ height, width }));
     const tokens = op.add(placed, this.visual_temporal_embed.forward());

@@ -50,7 +50,7 @@ const dropPath = (rate: number, path: string): Layer =>
   rate > 0 ? new Florence2DropPath(rate, path) : new Identity();
 
 /** fc2(act(fc1 x)). Source: transformers Florence2VisionMLP. */
-class Florence2VisionMLP extends Module {
+class Florence2VisionMLP extends Layer {
   override readonly className = "Florence2VisionMLP";
   readonly activation_fn: Activation;
   readonly fc1: Layer;
@@ -64,13 +64,13 @@ class Florence2VisionMLP extends Module {
     this.fc2 = new Linear(inner, channels, { bias: true });
   }
 
-  forward(x: Value): Value {
+  override forward(x: Value): Value {
     return this.fc2.forward(this.activation_fn.forward(this.fc1.forward(x)));
   }
 }
 
 /** A convolution that shrinks the picture, with a norm over channels before or after. Source: transformers Florence2VisionConvEmbed. */
-class Florence2VisionConvEmbed extends Module {
+class Florence2VisionConvEmbed extends Layer {
   override readonly className = "Florence2VisionConvEmbed";
   readonly conv: Layer;
   readonly norm: Layer;
@@ -91,7 +91,7 @@ class Florence2VisionConvEmbed extends Module {
   }
 
   /** Shapes: x [batch, in, height, width], result [batch, channels, height', width']. */
-  forward(x: Value): Value {
+  override forward(x: Value): Value {
     const normalize = (image: Value): Value =>
       op.transpose(this.norm.forward(op.transpose(image, [0, 2, 3, 1])), [0, 3, 1, 2]);
     return this.prenorm ? this.conv.forward(normalize(x)) : normalize(this.conv.forward(x));
@@ -111,7 +111,7 @@ type Half = {
   readonly drop_path1: Layer;
   readonly conv2: Layer;
   readonly norm2: Layer;
-  readonly ffn: Florence2VisionMLP;
+  readonly ffn: Layer;
   readonly drop_path2: Layer;
 };
 
@@ -135,7 +135,7 @@ class Florence2VisionSpatialBlock extends Module {
   readonly drop_path1: Layer;
   readonly conv2: Layer;
   readonly norm2: Layer;
-  readonly ffn: Florence2VisionMLP;
+  readonly ffn: Layer;
   readonly drop_path2: Layer;
 
   constructor(settings: VisionSettings, stage: StageSettings, rate: number, path: string) {
@@ -164,7 +164,7 @@ class Florence2VisionChannelBlock extends Module {
   readonly drop_path1: Layer;
   readonly conv2: Layer;
   readonly norm2: Layer;
-  readonly ffn: Florence2VisionMLP;
+  readonly ffn: Layer;
   readonly drop_path2: Layer;
 
   constructor(settings: VisionSettings, stage: StageSettings, rate: number, path: string) {

@@ -15,7 +15,7 @@ import type { DecoderCacheLayout, DecoderInputs, DecoderKeyValues, EncoderInputs
 export class Florence2Model extends Module {
   override readonly className = "Florence2Model";
   readonly vision_tower: Florence2VisionBackbone;
-  readonly multi_modal_projector: Florence2MultiModalProjector;
+  readonly multi_modal_projector: Layer;
   readonly language_model: BartModel;
 
   constructor({ vision, text }: Florence2Settings) {

@@ -214,9 +214,14 @@ describe("what cannot be adapted", () => {
   });
 
   test("a block cannot be trained as a whole", async () => {
-    const error = await attempt({ targetModules: ["q_proj"], modulesToSave: ["mlp"] });
-    expect(error).toMatchObject({ code: "cannot-save-module", details: { path: "model.layers.0.mlp" } });
-    expect(error.message).toMatch(/"model\.layers\.0\.mlp" is a LlamaMLP.*Name the layers inside it/);
+    const error = await attempt({ targetModules: ["up_proj"], modulesToSave: ["self_attn"] });
+    expect(error).toMatchObject({
+      code: "cannot-save-module",
+      details: { path: "model.layers.0.self_attn" },
+    });
+    expect(error.message).toMatch(
+      /"model\.layers\.0\.self_attn" is a LlamaAttention.*Name the layers inside it/,
+    );
   });
 
   test("a name that matches nothing", async () => {
