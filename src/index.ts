@@ -18,12 +18,19 @@ export {
   getPeftModel,
   LoraConfig,
   type LoraConfigOptions,
+  layoutFor,
   moduleTreeOf,
+  type Naming,
+  olderTree,
   PeftModel,
   type PythonSnippetOptions,
   parseSelectionFile,
   readSelectionFile,
+  type SavedAdapter,
   type SelectionFile,
+  type TranslatedConfig,
+  toNativeConfig,
+  toOlderConfig,
   toPython,
 } from "./adapters/index.ts";
 // Files
@@ -89,6 +96,7 @@ export {
   imageTextModelTypes,
   LanguageModel,
   loadLanguageModel,
+  olderLayoutOf,
   Seq2SeqLM,
   seq2seqModelTypes,
 } from "./models/index.ts";

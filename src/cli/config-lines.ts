@@ -7,6 +7,7 @@ const fields = [
   "layers_pattern",
   "exclude_modules",
   "target_parameters",
+  "modules_to_save",
   "r",
   "lora_alpha",
   "rank_pattern",

@@ -1,4 +1,3 @@
-import { openStore, readJsonIfPresent } from "../checkpoint/index.ts";
 import type { Cost, CostOptions, ModuleTree, SavedTower, TowerCost } from "../selection/index.ts";
 import { bytes, grouped } from "./describe.ts";
 import { custom, FlagProblem, type FlagValues, number, single } from "./flags.ts";
@@ -40,7 +39,7 @@ function readImageSize(texts: readonly string[]): readonly [height: number, widt
 
 /**
  * The flags as options of `estimateCost`; the size of pictures that the flags don't name is read from the processor's
- * preprocessor_config.json beside the model, if there is one.
+ * files beside the model, if there are any.
  */
 export async function costOptions(
   values: FlagValues<typeof costFlags>,
@@ -53,15 +52,14 @@ export async function costOptions(
   return imageSize === undefined ? given : { ...given, imageSize };
 }
 
-/** What makes the processor unreadable is the processor's to say. */
+/** The size to which the processor beside a model brings every picture. What makes it unreadable is the processor's to say. */
 async function processorImageSize(location: string): Promise<[height: number, width: number] | undefined> {
+  const { ImageProcessor } = await import("../processing/images/image-processor.ts");
   try {
-    const config = await readJsonIfPresent(await openStore(location), "preprocessor_config.json");
-    const { height, width } =
-      (config as { size?: { height?: unknown; width?: unknown } } | undefined)?.size ?? {};
-    return Number.isSafeInteger(height) && Number.isSafeInteger(width)
-      ? [height as number, width as number]
-      : undefined;
+    const { doCenterCrop, cropSize, doResize, size } = (await ImageProcessor.fromPretrained(location))
+      .options;
+    if (doCenterCrop) return [cropSize.height, cropSize.width];
+    return doResize && "height" in size ? [size.height, size.width] : undefined;
   } catch {
     return undefined;
   }

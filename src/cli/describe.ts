@@ -63,7 +63,7 @@ function describeBy(names: readonly string[], numberIn: (name: string) => number
   const short = leaves.size === tails.size ? leafOf : (tail: string): string => tail;
   const byLayers = new Map<string, string[]>();
   for (const { container, tail, indices } of found) {
-    const list = lists.size === 1 ? leafOf(container) : container;
+    const list = lists.size === 1 ? listOf(container) : container;
     const where = `${list || "items"} ${ranges(indices)}`;
     const modules = byLayers.get(where);
     if (modules === undefined) byLayers.set(where, [short(tail)]);
@@ -71,6 +71,13 @@ function describeBy(names: readonly string[], numberIn: (name: string) => number
   }
   const groups = [...byLayers].map(([where, modules]) => `${modules.join(", ")} in ${where}`);
   return [...groups, ...rest].join("; ");
+}
+
+/** A list by its last name; one inside of a list with that list's, too: "blocks.2". */
+function listOf(container: string): string {
+  const leaf = leafOf(container);
+  if (!/^\d+$/.test(leaf) || leaf === container) return leaf;
+  return `${leafOf(container.slice(0, -leaf.length - 1))}.${leaf}`;
 }
 
 const leafOf = (name: string): string => name.slice(name.lastIndexOf(".") + 1);

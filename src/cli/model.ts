@@ -68,6 +68,8 @@ export async function loadAdapter(
   { isTrainable, output }: { isTrainable: boolean; output: Output },
 ): Promise<PeftModel<LanguageModel>> {
   const peft = await PeftModel.fromPretrained(model, location, { isTrainable });
+  if (peft.naming !== "native")
+    output.note(`${location} has the names of ${peft.naming}; its modules were found under the model's own`);
   for (const { message } of [...peft.peftConfig.warnings, ...peft.selection.warnings])
     output.warn(asInFiles(message));
   return peft;

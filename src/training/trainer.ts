@@ -1,4 +1,4 @@
-import type { PeftModel } from "../adapters/index.ts";
+import type { Naming, PeftModel } from "../adapters/index.ts";
 import type { Dataset } from "../data/index.ts";
 import { DataError, TrainingError } from "../errors.ts";
 import type { LanguageModel } from "../models/index.ts";
@@ -30,6 +30,8 @@ export type TrainerOptions = TrainingOptionsInput & {
   resume?: boolean | string | undefined;
   /** Replace an unfinished run in `outputDir`. */
   overwrite?: boolean | undefined;
+  /** Names in the trained adapter, "remote-code" for those of Florence-2's older class; checkpoints have the native ones. Default "native". */
+  naming?: Naming | undefined;
 };
 
 /**
@@ -46,8 +48,12 @@ export class Trainer {
   private readonly engine: Engine | undefined;
   private readonly resume: boolean | string;
   private readonly overwrite: boolean;
+  private readonly naming: Naming;
 
-  /** @throws TrainingError listing every option that is wrong or contradicts another, and if there is nothing to train. */
+  /**
+   * @throws TrainingError listing every option that is wrong or contradicts another, and if there is nothing to train.
+   * @throws AdapterError if the adapter cannot be said in the names of `naming`.
+   */
   constructor(options: TrainerOptions) {
     const {
       model,
@@ -60,6 +66,7 @@ export class Trainer {
       signal,
       resume,
       overwrite,
+      naming = "native",
       ...rest
     } = options;
     this.settings = resolveTrainingOptions(rest, { hasEvalData: evalDataset !== undefined });
@@ -76,6 +83,8 @@ export class Trainer {
     this.engine = engine;
     this.resume = resume ?? false;
     this.overwrite = overwrite ?? false;
+    this.naming = naming;
+    if (naming !== "native") model.renamed(naming);
     if (model.trainableParameters().size === 0)
       throw new TrainingError(
         "The model has no trainable parameters. Load the adapter with isTrainable, or add one with getPeftModel.",
@@ -153,7 +162,7 @@ export class Trainer {
       return undefined;
     }
     const { RunFolder } = await import("./run-folder/node.ts");
-    return new RunFolder(outputDir);
+    return new RunFolder(outputDir, { naming: this.naming });
   }
 }
 

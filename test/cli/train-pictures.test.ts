@@ -1,6 +1,8 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { readCheckpoint } from "../../src/checkpoint/index.ts";
+import { openStore } from "../../src/checkpoint/open-store.ts";
 import { florence2Cases } from "../models/florence2-case.ts";
 import { seq2seqCases } from "../models/seq2seq-case.ts";
 import { type ErrorDocument, graft, scratch } from "./support.ts";
@@ -108,4 +110,36 @@ test("a folder without a processor reads no pictures, and says why", async () =>
   ]);
   expect(code).toBe(2);
   expect(json<ErrorDocument>().error.message).toMatch(/processor/);
+});
+
+test("--naming remote-code saves what the older class loads, and reads it again", async () => {
+  const [reference] = florences;
+  const data = await processedRows(reference!);
+  const model = join(reference!.directory, "model");
+  const train = (output: string, ...more: string[]) =>
+    graft([
+      ...["train", model, "--data", data, "--target-modules", "q_proj", "--layers-to-transform", "0"],
+      ...["--max-steps", "2", "--batch-size", "2", "--output", output, "--json", ...more],
+    ]);
+  const [native, older] = [join(directory, "native"), join(directory, "older")];
+  expect((await train(native)).code).toBe(0);
+  const trained = await train(older, "--naming", "remote-code");
+  expect(trained.code, trained.stderr).toBe(0);
+  const keys = async (folder: string): Promise<string[]> => [
+    ...(await readCheckpoint(await openStore(join(folder, "adapter_model.safetensors")))).tensors.keys(),
+  ];
+  expect((await keys(older)).every((key) => key.startsWith("base_model.model.language_model.model."))).toBe(
+    true,
+  );
+  expect((await keys(native)).every((key) => key.startsWith("base_model.model.model.language_model."))).toBe(
+    true,
+  );
+  const losses = await Promise.all(
+    [native, older].map(async (adapter) => {
+      const { stderr, json } = await graft(["eval", model, "--adapter", adapter, "--data", data, "--json"]);
+      return { loss: json<{ loss: number }>().loss, told: stderr.includes("names of remote-code") };
+    }),
+  );
+  expect(losses[0]!.loss).toBe(losses[1]!.loss);
+  expect(losses.map(({ told }) => told)).toEqual([false, true]);
 });

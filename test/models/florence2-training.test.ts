@@ -13,6 +13,7 @@ import {
   seq2seqFeeds,
   seq2seqLoss,
 } from "../../src/models/index.ts";
+import type { ModuleBuffer } from "../../src/nn/index.ts";
 import { type Tensor, tensor, zeros } from "../../src/tensor/index.ts";
 import { evaluate, Numbers, sharedEngine } from "../support/run-graph.ts";
 import { florence2Cases, imageSizeOf } from "./florence2-case.ts";
@@ -265,7 +266,7 @@ test("a checkpoint without the temporal embedding computes it", async () => {
       )
     )["features"]!.data as Float32Array;
   const stored = await features();
-  const { pos_idx_to_embed: buffer } = model.model.multi_modal_projector.visual_temporal_embed;
+  const [[, buffer]] = [...model.model.multi_modal_projector.namedBuffers()] as [[string, ModuleBuffer]];
   expect(buffer.storage).toBeDefined();
   buffer.storage = undefined;
   expect(await features()).toEqual(stored);

@@ -11,13 +11,7 @@ import {
   trainingOptionsSchema,
 } from "../../training/options.ts";
 import { configFlag, loraFlags } from "../adapter-flags.ts";
-import {
-  type AdapterRequest,
-  givenOptions,
-  loraProblems,
-  readAdapter,
-  resolveAdapter,
-} from "../adapter-request.ts";
+import { type AdapterRequest, givenOptions, loraProblems, readAdapter } from "../adapter-request.ts";
 import { dataFlags, dataNotes, maxLengthFlag, openData, tokenizerFlag } from "../data-flags.ts";
 import { describeTargets } from "../describe.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
@@ -25,6 +19,7 @@ import { throwProblems } from "../errors.ts";
 import { addFlags, flagName, number, optional, readFlags, text, texts, toggle } from "../flags.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { type LoadedModel, loadAdapter, loadModel, padTokenId } from "../model.ts";
+import { namingFlag, resolveNaming } from "../naming.ts";
 import { Output } from "../output.ts";
 import { schemaFlags, spelling } from "../schema-flags.ts";
 import { TrainingProgress } from "../training-progress.ts";
@@ -52,6 +47,7 @@ const runFlags = {
   }),
   resume: optional("Go on with the latest checkpoint in --output, or with the one named.", "dir"),
   overwrite: toggle("Replace an unfinished run in --output."),
+  ...namingFlag,
 };
 const startFlags = {
   adapter: text("Start from this adapter, its configuration and weights, instead of a new one.", {
@@ -199,7 +195,8 @@ async function adapt(
   const { start, options, output } = settings;
   if (request === undefined) return loadAdapter(model, start.adapter!, { isTrainable: true, output });
   const seed = options.seed ?? trainingOptionsSchema.shape.seed.parse(undefined);
-  const { config, warnings } = await resolveAdapter(withTask(request, model, settings), moduleTreeOf(model));
+  const { native } = await resolveNaming(withTask(request, model, settings), moduleTreeOf(model));
+  const { config, warnings } = native.adapter;
   const peft = getPeftModel(model, config, { seed });
   for (const { message } of [...warnings, ...peft.selection.warnings]) output.warn(spell(message));
   return peft;
@@ -278,6 +275,7 @@ async function train(
       signal: interrupt.signal,
       resume: place.resume ?? false,
       overwrite: place.overwrite ?? false,
+      naming: place.naming,
     });
     const result = await trainer.train();
     interrupt.release(); // all is saved

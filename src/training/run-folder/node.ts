@@ -1,6 +1,6 @@
 import { readdir, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { type PeftModel, WEIGHTS_FILE } from "../../adapters/index.ts";
+import { type Naming, type PeftModel, WEIGHTS_FILE } from "../../adapters/index.ts";
 import { adapterFiles } from "../../adapters/node.ts";
 import { readSafetensors, readTensor, safetensorsChunks, type TensorEntry } from "../../checkpoint/index.ts";
 import {
@@ -43,9 +43,12 @@ export class RunFolder implements RunStore {
   /** Folder of the checkpoints of the run that goes on. */
   private source: string;
   private saved = false;
+  private readonly naming: Naming;
 
-  constructor(location: string) {
+  /** `naming`: names in the finished adapter; checkpoints have the native ones. */
+  constructor(location: string, { naming = "native" }: { naming?: Naming } = {}) {
     this.location = location;
+    this.naming = naming;
     this.path = resolve(location);
     this.source = this.path;
   }
@@ -111,7 +114,7 @@ export class RunFolder implements RunStore {
     await peft.materialize();
     const files = new Map<string, FileContents>([
       [checkpointFiles.state, serializeTrainerState(state)],
-      ...adapterFiles(peft),
+      ...adapterFiles(peft, { naming: this.naming }),
     ]);
     await writeDirectoryAtomic(this.location, files);
     this.saved = true;
