@@ -76,7 +76,8 @@ export function reportTraining(
 const pick = ({ before, after }: Evaluations) => ({ before: before ?? null, after });
 
 /** What one would do with a trained adapter. */
-function nextCommand({ location, tokenizer }: LoadedModel, folder: string): string {
+function nextCommand({ location, tokenizer, processor }: LoadedModel, folder: string): string {
   const common = `${shellWord(location)} --adapter ${shellWord(folder)}`;
+  if (processor) return `graft generate ${common} --image … --prompt "<CAPTION>"`;
   return tokenizer ? `graft generate ${common} --prompt "…"` : `graft eval ${common} --data …`;
 }
