@@ -1,11 +1,13 @@
 """Train a small Florence-2 from scratch on emoji, and save it as transformers saves a converted checkpoint.
 
-    HF_HUB_OFFLINE=1 python scripts/train_tiny_florence2.py --out models/tiny-florence2 [--minutes 14] [--threads 1]
+    HF_HUB_OFFLINE=1 python scripts/train_tiny_florence2.py --out models/tiny-florence2
 
-It learns <CAPTION>, <DETAILED_CAPTION> and <OD> in Florence-2's own prompts, on the emoji of
-data/emoji-captions that scripts/prepare_emoji_captions.py gives to the base model, moved, scaled, mirrored and tinted.
-The schedule follows the clock. Writes the checkpoint, the processor's files and training.json with what was measured.
-Needs torch, transformers, tokenizers, numpy and Pillow.
+It learns <CAPTION>, <DETAILED_CAPTION> and <OD> in Florence-2's own prompts, on the emoji of data/emoji-captions that
+scripts/prepare_emoji_captions.py gives to the base model, moved, scaled, mirrored and tinted. First the vision tower and the
+projector learn to tell the emoji, their categories and subcategories apart, with linear heads that are thrown away later, as
+Florence-2's tower was trained before the rest; then everything is trained. The schedules follow CPU time. Writes the
+checkpoint, the processor's files and training.json with what was measured. Needs torch, transformers, tokenizers, numpy and
+Pillow.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import torch
 import transformers
 from PIL import Image
 from prepare_emoji_captions import category_of, detailed_caption, read_emoji
+from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import BartTokenizer, CLIPImageProcessorPil, GenerationConfig
 from transformers import Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
@@ -161,6 +164,68 @@ def make_model(tokenizer: Any) -> Any:
     return model
 
 
+def start_vision(model: Any) -> None:
+    """Weights with which features are as large as the embeddings of places that are added to them."""
+    for module in model.model.vision_tower.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            gain = 0.3 if module.groups > 1 else 1
+            torch.nn.init.normal_(module.weight, std=gain / math.sqrt(module.weight[0].numel()))
+        elif isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=0.7 / math.sqrt(module.in_features))
+    projection = model.model.multi_modal_projector.image_projection
+    torch.nn.init.normal_(projection.weight, std=1 / math.sqrt(projection.in_features))
+
+
+class Heads(torch.nn.Module):
+    """Tells emoji, category and subcategory from a picture's features."""
+
+    def __init__(self, rows: list[dict[str, Any]], width: int):
+        super().__init__()
+        names = [[row[key] for row in rows] for key in ("id", "category", "subcategory")]
+        tables = [{name: i for i, name in enumerate(sorted(set(column)))} for column in names]
+        self.labels = torch.tensor([[table[name] for name in column] for table, column in zip(tables, names)])
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(width, len(table)) for table in tables])
+
+    def loss(self, features: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        pooled = features.mean(1)
+        return sum(
+            torch.nn.functional.cross_entropy(layer(pooled), labels[index])
+            for layer, labels in zip(self.layers, self.labels)
+        )
+
+
+class Schedule:
+    """AdamW whose learning rate rises over `warmup` steps and falls along a cosine over so much CPU time."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter], rate: float, minutes: float, warmup: int):
+        decay = [p for p in parameters if p.ndim > 1]
+        rest = [p for p in parameters if p.ndim <= 1]
+        self.parameters, self.rate, self.minutes, self.warmup = parameters, rate, minutes, warmup
+        self.begin, self.steps = time.process_time(), 0
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.98)
+        )
+
+    @property
+    def seconds(self) -> float:
+        return time.process_time() - self.begin
+
+    @property
+    def done(self) -> bool:
+        return self.seconds >= 60 * self.minutes
+
+    def step(self, loss: torch.Tensor) -> None:
+        progress = min(1.0, self.seconds / (60 * self.minutes))
+        scale = min(1.0, (self.steps + 1) / self.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * scale
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.steps += 1
+
+
 class Pictures:
     """Emoji on canvases of the model's size, as values of 0 to 1 that multiply: white is nothing."""
 
@@ -197,11 +262,13 @@ class Pictures:
         canvas = (canvas + 0.01 * torch.randn(canvas.shape, generator=self.generator)).clamp(0, 1)
         return (canvas - self.mean) / self.std
 
-    def single(self, index: torch.Tensor) -> torch.Tensor:
+    def single(self, index: torch.Tensor, small: bool = False) -> torch.Tensor:
+        """One to a picture: about as large as it, or small and somewhere in it."""
         count = (len(index),)
-        side = self.uniform(count, 0.75, 1.06) * IMAGE
-        left = (IMAGE - side) / 2 + self.uniform(count, -4, 4)
-        top = (IMAGE - side) / 2 + self.uniform(count, -4, 4)
+        side = (self.uniform(count, 0.42, 0.7) if small else self.uniform(count, 0.8, 1.06)) * IMAGE
+        reach = (IMAGE - side) / 2 if small else 4
+        left = (IMAGE - side) / 2 + self.uniform(count, -1, 1) * reach
+        top = (IMAGE - side) / 2 + self.uniform(count, -1, 1) * reach
         mirror = self.uniform(count, 0, 1) < 0.3
         return self.finish(self.place(index, left, top, side, mirror))
 
@@ -360,13 +427,95 @@ def overlap(a: list[float], b: list[float]) -> float:
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
+CAPTIONS = ("<CAPTION>", "<DETAILED_CAPTION>", "<CAPTION>", "<DETAILED_CAPTION>", "<OD>")
+BOXES = ("<OD>", "<OD>", "<OD>", "<CAPTION>", "<OD>", "<OD>", "<OD>", "<DETAILED_CAPTION>")
+
+
+class Phases:
+    """What is trained, one after the other."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Florence2Processor,
+        train: list[dict[str, Any]],
+        pictures: Pictures,
+        dice: random.Random,
+        options: argparse.Namespace,
+    ):
+        self.model, self.processor, self.train, self.pictures = model, processor, train, pictures
+        self.dice, self.options = dice, options
+        self.heads = Heads(train, model.config.text_config.d_model)
+
+    def draw(self, count: int) -> torch.Tensor:
+        return torch.randint(len(self.train), (count,), generator=self.pictures.generator)
+
+    def tell_apart(self) -> dict[str, Any]:
+        """The vision tower and the projector learn what is in a picture."""
+        parts = self.model.model
+        parameters = [*parts.vision_tower.parameters(), *parts.multi_modal_projector.parameters()]
+        schedule = Schedule([*parameters, *self.heads.parameters()], 2e-3, self.options.vision_minutes, 100)
+        self.model.train()
+        while not schedule.done:
+            index = self.draw(64)
+            pixels = self.pictures.single(index, small=schedule.steps % 4 == 3)
+            loss = self.heads.loss(parts.get_image_features(pixels).pooler_output, index)
+            schedule.step(loss)
+            if schedule.steps % 99 == 0:
+                print(f"vision step {schedule.steps} {schedule.seconds:.0f} s CPU: {loss.item():.3f}", flush=True)
+        return {"steps": schedule.steps, "pictures_seen": 64 * schedule.steps, "cpu_seconds": round(schedule.seconds)}
+
+    def describe(self, name: str, minutes: float, tasks: tuple[str, ...]) -> dict[str, Any]:
+        """All of the model learns to write; the heads help with single emoji until boxes are learnt."""
+        batch, model = self.options.batch, self.model
+        features: list[torch.Tensor] = []
+        hook = model.model.multi_modal_projector.register_forward_hook(lambda _, __, out: features.append(out))
+        helped = name == "captions"
+        parameters = [*model.parameters(), *(self.heads.parameters() if helped else [])]
+        rate = self.options.lr if helped else self.options.box_lr
+        schedule = Schedule(parameters, rate, minutes, 150)
+        losses: dict[str, float] = {}
+        seen = 0
+        model.train()
+        while not schedule.done:
+            task = tasks[schedule.steps % len(tasks)]
+            if task == "<OD>":
+                pixels, answers, _ = compose(self.pictures, self.train, batch // 2 if helped else batch, self.dice)
+            else:
+                index = self.draw(batch)
+                pixels = self.pictures.single(index)
+                rows = [self.train[i] for i in index]
+                answers = [row["caption"] if task == "<CAPTION>" else detailed_caption(row) for row in rows]
+            loss = model(**make_batch(self.processor, task, pixels, answers)).loss
+            losses[task] = 0.9 * losses.get(task, loss.item()) + 0.1 * loss.item()
+            if helped and task != "<OD>":
+                loss = loss + 0.1 * self.heads.loss(features[-1], index)
+            schedule.step(loss)
+            features.clear()
+            seen += len(answers)
+            if schedule.steps % 50 == 0:
+                shown = " ".join(f"{task} {value:.3f}" for task, value in losses.items())
+                print(f"{name} step {schedule.steps} {schedule.seconds:.0f} s CPU: {shown}", flush=True)
+        hook.remove()
+        return {
+            "steps": schedule.steps,
+            "pictures_seen": seen,
+            "cpu_seconds": round(schedule.seconds),
+            "losses": {task: round(value, 4) for task, value in losses.items()},
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=14)
+    parser.add_argument("--vision-minutes", type=float, default=3, help="of CPU time")
+    parser.add_argument("--minutes", type=float, default=8, help="of CPU time, mostly for captions")
+    parser.add_argument("--box-minutes", type=float, default=6, help="of CPU time, mostly for boxes")
+    parser.add_argument("--start", type=Path, help="a checkpoint of this script, for the boxes alone")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.2e-3)
+    parser.add_argument("--box-lr", type=float, default=1e-3)
     parser.add_argument("--vocab", type=int, default=640)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
@@ -383,39 +532,19 @@ def main() -> None:
     print(f"{len(train)} emoji, {len(held_out)} held out, {parameters} parameters, {len(processor.tokenizer)} tokens", flush=True)
     generator = torch.Generator().manual_seed(options.seed)
     pictures = Pictures(train, processor, generator)
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=options.lr, betas=(0.9, 0.98)
-    )
-    begin, step, seen = time.time(), 0, 0
-    losses: dict[str, float] = {}
-    model.train()
-    while True:
-        progress = (time.time() - begin) / (60 * options.minutes)
-        if progress >= 1:
-            break
-        scale = min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in optimizer.param_groups:
-            group["lr"] = options.lr * scale
-        task = ("<CAPTION>", "<DETAILED_CAPTION>", "<CAPTION>", "<DETAILED_CAPTION>", "<OD>")[step % 5]
-        if task == "<OD>":
-            pixels, answers, _ = compose(pictures, train, options.batch // 2, dice)
-        else:
-            index = torch.randint(len(train), (options.batch,), generator=generator)
-            pixels = pictures.single(index)
-            answers = [train[i]["caption"] if task == "<CAPTION>" else detailed_caption(train[i]) for i in index]
-        loss = model(**make_batch(processor, task, pixels, answers)).loss
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses[task] = 0.9 * losses.get(task, loss.item()) + 0.1 * loss.item()
-        step += 1
-        seen += len(answers)
-        if step % 50 == 0:
-            print(f"step {step} {time.time() - begin:.0f} s " + " ".join(f"{t} {v:.3f}" for t, v in losses.items()), flush=True)
-    seconds = round(time.time() - begin)
+    start_vision(model)
+    phases = Phases(model, processor, train, pictures, dice, options)
+    begin = time.time()
+    report: dict[str, Any] = {"parameters": parameters}
+    if options.start:
+        model.load_state_dict(load_file(options.start / "model.safetensors"), strict=False)
+        model.tie_weights()
+        earlier = json.loads((options.start / "training.json").read_text())
+        report |= {name: earlier[name] for name in ("vision", "captions")}
+    else:
+        report |= {"vision": phases.tell_apart(), "captions": phases.describe("captions", options.minutes, CAPTIONS)}
+    report["boxes"] = phases.describe("boxes", options.box_minutes, BOXES)
+    report["seconds"] = round(time.time() - begin) + (earlier["seconds"] if options.start else 0)
 
     options.out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(options.out)
@@ -426,15 +555,10 @@ def main() -> None:
     model = Florence2ForConditionalGeneration.from_pretrained(options.out, dtype=torch.float32)
     generator.manual_seed(99)
     view = pictures.single(torch.arange(len(train)))
-    report = {
-        "parameters": parameters,
-        "steps": step,
-        "pictures_seen": seen,
-        "seconds": seconds,
+    report |= {
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__,
                      "tokenizers": tokenizers.__version__, "pillow": PIL.__version__, "numpy": np.__version__},
         "arguments": {k: v for k, v in vars(options).items() if not isinstance(v, Path)},
-        "training_losses": {task: round(value, 4) for task, value in losses.items()},
         "training pictures as they are": describe(model, processor, train, plain_pixels(processor, train)),
         "training pictures moved, scaled and tinted anew": describe(model, processor, train, view),
         "held-out pictures": describe(model, processor, held_out, plain_pixels(processor, held_out)),
