@@ -117,7 +117,11 @@ describe("flags of the batch", () => {
     const model = join(directory, "model");
     await cp(join(vectors, "florence2/florence2-four-stages/model"), model, { recursive: true });
     expect((await priced(model)).batch["imageSize"]).toEqual([768, 768]);
-    const processor = { image_processor_type: "CLIPImageProcessor", size: { height: 64, width: 96 } };
+    const processor = {
+      image_processor_type: "CLIPImageProcessor",
+      do_center_crop: false,
+      size: { height: 64, width: 96 },
+    };
     await writeFile(join(model, "preprocessor_config.json"), JSON.stringify(processor));
     expect((await priced(model)).batch["imageSize"]).toEqual([64, 96]);
     expect((await priced(model, "--image-size", "32")).batch["imageSize"]).toEqual([32, 32]);
