@@ -5,6 +5,7 @@ export default defineConfig({
   test: {
     include: ["test/oracle/**/*.test.ts"],
     pool: "forks",
+    globalSetup: "test/support/build-cli.ts",
     fileParallelism: false,
     testTimeout: 300_000,
     hookTimeout: 300_000,

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll } from "vitest";
+import { builtCli } from "../support/built-cli.ts";
 
 export const root = resolve(import.meta.dirname, "../..");
 export const tinyLlama = join(root, "models/tiny-llama");
@@ -24,15 +25,13 @@ export type RunOptions = {
   readonly cwd?: string;
 };
 
-/** Starts the command line from its source. */
+/** Starts the command line as it is shipped; see test/support/build-cli.ts. */
 export function start(
   args: readonly string[],
   { env = {}, imports = [], cwd = root }: RunOptions = {},
 ): ChildProcess {
-  const main = join(root, "src/cli/main.ts");
-  const tsx = import.meta.resolve("tsx");
-  const flags = [tsx, ...imports].flatMap((module) => ["--import", module]);
-  return spawn(process.execPath, [...flags, main, ...args], {
+  const flags = imports.flatMap((module) => ["--import", module]);
+  return spawn(process.execPath, [...flags, builtCli, ...args], {
     cwd,
     env: { ...process.env, NO_COLOR: "1", ...env },
   });
