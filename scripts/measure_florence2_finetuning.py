@@ -1,6 +1,6 @@
 """Fine-tune models/tiny-florence2 with PyTorch and PEFT on data/emoji-captions, and measure before and after.
 
-    HF_HUB_OFFLINE=1 python scripts/measure_florence2_finetuning.py [--epochs 12] [--learning-rate 2e-3] [--r 16]
+    HF_HUB_OFFLINE=1 python scripts/measure_florence2_finetuning.py [--epochs 8] [--learning-rate 3e-3] [--r 16]
 
 The same data, targets and optimizer as examples/florence2, whose figures it is to be compared with. Prints JSON.
 Needs torch, transformers, peft and Pillow.
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "emoji-captions")
     parser.add_argument("--targets", default=r".*\.(encoder\.layers\.[23]|decoder\.layers\.\d+)\..*(_proj|fc1|fc2)")
     parser.add_argument("--r", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)

@@ -113,7 +113,7 @@ def main() -> None:
         by_name["crown"]["picture"].save(options.pictures / "crown.png")
         view(by_name["penguin"], 0).save(options.pictures / "penguin.png")
         two = Image.new("RGB", (2 * SIZE, 2 * SIZE), "white")
-        for name, place in (("taxi", (2, 20)), ("balloon", (22, 2))):
+        for name, place in (("rainbow", (2, 20)), ("bus", (24, 2))):
             two.paste(by_name[name]["picture"], place)
         two.save(options.pictures / "two.png")
     both = {"<CAPTION>": lambda row: row["caption"], **detailed}
