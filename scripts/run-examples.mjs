@@ -1,7 +1,8 @@
 /**
  * Runs the commands in documents and compares what they print with what the document says.
  *
- *     node scripts/run-examples.mjs [--update] [FILE.md…]        default: docs/*.md, docs/examples/*.md
+ *     node scripts/run-examples.mjs [--update] [FILE.md…]        default: those of docs, docs/examples
+ *                                                                           and of the folders in examples
  *
  * A ```console block holds commands, each after "$ " (continued after a backslash), and below each what it prints, stdout
  * and stderr together. A line "…" stands for any lines. --update writes what is printed into the document instead.
@@ -20,7 +21,11 @@ const named = args.filter((arg) => arg !== "--update");
 const files =
   named.length > 0
     ? named
-    : ["docs", "docs/examples"].flatMap((folder) =>
+    : [
+        "docs",
+        "docs/examples",
+        ...readdirSync(join(root, "examples")).map((name) => join("examples", name)),
+      ].flatMap((folder) =>
         readdirSync(join(root, folder))
           .filter((name) => name.endsWith(".md"))
           .map((name) => join(root, folder, name)),

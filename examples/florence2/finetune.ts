@@ -25,7 +25,9 @@ const model = await AutoModelForImageTextToText.fromPretrained(location);
 const processor = await Florence2Processor.fromPretrained(location);
 
 // What graft.yaml says, in TypeScript.
-const { config: compiled } = compileSelection(moduleTreeOf(model), {
+const { config } = compileSelection(moduleTreeOf(model), {
+  r: 16,
+  loraAlpha: 32,
   groups: [
     {
       targetModules: ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
@@ -33,15 +35,7 @@ const { config: compiled } = compileSelection(moduleTreeOf(model), {
     },
   ],
 });
-const { targetModules = null, layersToTransform = null, layersPattern = null } = compiled;
-const config = new LoraConfig().with({
-  r: 16,
-  loraAlpha: 32,
-  targetModules,
-  layersToTransform,
-  layersPattern,
-});
-const peft = getPeftModel(model, config);
+const peft = getPeftModel(model, LoraConfig.fromSelection(config));
 const { trainable, total } = peft.parameterCounts();
 console.log(`${peft.selection.targets.length} modules, ${trainable} of ${total} parameters are trained`);
 

@@ -66,6 +66,15 @@ export class LoraConfig extends Fields {
   }
 
   /**
+   * What `compileSelection` or `synthesize` found, with everything else that the options say.
+   * @throws AdapterError as the constructor.
+   */
+  static fromSelection(selection: SelectionConfig, options: LoraConfigOptions = {}): LoraConfig {
+    // The two types name the same fields; the constructor checks what the selection's leaves open.
+    return new LoraConfig({ ...(selection as LoraConfigOptions), ...options });
+  }
+
+  /**
    * Reads the content of an adapter_config.json, of any version of PEFT since 0.4. What is missing has PEFT's defaults;
    * members that PEFT 0.21 does not know are kept, and written again.
    * @param file what to call it in messages.

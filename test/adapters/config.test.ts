@@ -408,3 +408,22 @@ describe("unsupportedForTraining", () => {
     ]);
   });
 });
+
+describe("LoraConfig.fromSelection", () => {
+  it("takes what was compiled, and options over it", () => {
+    const selection = {
+      targetModules: String.raw`.*\.layers\.[45]\..*`,
+      layersToTransform: null,
+      rankPattern: new Map([["fc1", 4]]),
+      r: 16,
+    };
+    const config = LoraConfig.fromSelection(selection, { loraAlpha: 32 });
+    expect(config).toMatchObject({ targetModules: selection.targetModules, r: 16, loraAlpha: 32 });
+    expect([...config.rankPattern!]).toEqual([["fc1", 4]]);
+  });
+
+  it("checks it as the constructor does", () => {
+    const selection = { targetModules: ["q_proj"], loraDropout: "much" as unknown as number };
+    expect(failure(() => LoraConfig.fromSelection(selection)).message).toMatch(/loraDropout/);
+  });
+});
