@@ -189,9 +189,10 @@ export class PeftModel<M extends PreTrainedModel = PreTrainedModel> {
   #tensors(): (key: string) => Tensor | TensorEntry | undefined {
     const parameters = parametersByKey(this.baseModel);
     const buffers = savedBuffers(this.baseModel);
-    return (key) =>
-      parameters.get(readKey(key))?.data ??
-      ((parameters.get(readKey(key)) ?? buffers.get(key))?.storage as TensorEntry | undefined);
+    return (key) => {
+      const parameter = parameters.get(readKey(key));
+      return parameter?.data ?? ((parameter ?? buffers.get(key))?.storage as TensorEntry | undefined);
+    };
   }
 
   /** Contents of the adapter's two files. @throws as `renamed` for a naming other than "native". */

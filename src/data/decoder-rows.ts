@@ -1,7 +1,7 @@
 import { dataError, type Place, quoteList } from "./problem.ts";
 import { foundKey, type RowKind, requireRow, requireText, rowKeys } from "./row-checks.ts";
 import { checkTokens, type Row, readDecoderIds } from "./row-ids.ts";
-import type { EncodedRow, RowOptions } from "./rows.ts";
+import { type EncodedRow, noEos, type RowOptions, requirePair } from "./rows.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import type { Example } from "./types.ts";
 
@@ -57,14 +57,7 @@ function encodeTexts(row: Row, options: RowOptions, place: Place): [Cut, Cut] {
       place,
       `a row of ${quoteList(rowKeys["prompt-completion"].required)} needs a tokenizer. Pass one.`,
     );
-  const prompt = requireText(row, "prompt", place);
-  const completion = requireText(row, "completion", place);
-  if (prompt === "" && completion === "")
-    throw dataError(
-      "no-tokens",
-      place,
-      '"prompt" and "completion" are both empty. Remove the row, or give it text.',
-    );
+  const { prompt, completion } = requirePair(row, place);
   const limit = limitOf(options);
   const source = encodeCut(prompt, tokenizer, limit, place);
   const target = encodeTarget(completion, tokenizer, options, limit, place);
@@ -91,12 +84,7 @@ function encodeTarget(
       '"completion" has no tokens, and the tokenizer adds none. Give it text, or pass appendEos.',
     );
   }
-  if (eos === undefined)
-    throw dataError(
-      "no-eos",
-      place,
-      `appendEos is set, but the tokenizer of ${tokenizer.name} names no eos_token. Add it to tokenizer_config.json.`,
-    );
+  if (eos === undefined) throw noEos(tokenizer, place);
   const { ids, truncated } = encodeCut(text, tokenizer, limit - 1, place);
   return { ids: ids.at(-1) === eos ? ids : [...ids, eos], truncated };
 }

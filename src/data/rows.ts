@@ -108,31 +108,39 @@ function encodeText(text: string, tokenizer: Tokenizer, options: RowOptions, pla
   return ids;
 }
 
+/** The two texts of a row. @throws DataError "wrong-type", "no-tokens" if both are empty */
+export function requirePair(row: Row, place: Place): { prompt: string; completion: string } {
+  const prompt = requireText(row, "prompt", place);
+  const completion = requireText(row, "completion", place);
+  if (prompt !== "" || completion !== "") return { prompt, completion };
+  throw dataError(
+    "no-tokens",
+    place,
+    '"prompt" and "completion" are both empty. Remove the row, or give it text.',
+  );
+}
+
+/** The error for `appendEos` without an end token to append. */
+export const noEos = (tokenizer: Tokenizer, place: Place) =>
+  dataError(
+    "no-eos",
+    place,
+    `appendEos is set, but the tokenizer of ${tokenizer.name} names no eos_token. Add it to tokenizer_config.json.`,
+  );
+
 /** Push the end token, unless the ids end with it. */
 export function appendEos(ids: number[], tokenizer: Tokenizer, options: RowOptions, place: Place): void {
   const eos = tokenizer.eosTokenId;
   if (options.appendEos === false) return;
   if (eos === undefined) {
-    if (options.appendEos === true)
-      throw dataError(
-        "no-eos",
-        place,
-        `appendEos is set, but the tokenizer of ${tokenizer.name} names no eos_token. Add it to tokenizer_config.json.`,
-      );
+    if (options.appendEos === true) throw noEos(tokenizer, place);
     return;
   }
   if (ids.at(-1) !== eos) ids.push(eos);
 }
 
 function encodePrompt(row: Row, tokenizer: Tokenizer, options: RowOptions, place: Place) {
-  const prompt = requireText(row, "prompt", place);
-  const completion = requireText(row, "completion", place);
-  if (prompt === "" && completion === "")
-    throw dataError(
-      "no-tokens",
-      place,
-      '"prompt" and "completion" are both empty. Remove the row, or give it text.',
-    );
+  const { prompt, completion } = requirePair(row, place);
   // A tokenizer that ends every text itself would end the prompt too.
   const withoutEnd = (ids: number[]): number[] => (tokenizer.addsEos ? ids.slice(0, -1) : ids);
   const promptIds = withoutEnd(tokenizer.encode(prompt));

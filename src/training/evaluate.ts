@@ -14,6 +14,8 @@ export type EvaluateOptions = {
   readonly paddingSide?: "right" | "left" | undefined;
   /** Examples per batch. Default 8. */
   readonly batchSize?: number | undefined;
+  /** Longer examples are cut at the end. Default: none are. */
+  readonly maxLength?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called after every batch with the examples done so far. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
@@ -39,13 +41,21 @@ export async function evaluate(
   dataset: Dataset,
   options: EvaluateOptions,
 ): Promise<EvaluationResult> {
-  const { engine, padTokenId, paddingSide: side = "right", batchSize = 8, signal, onProgress } = options;
+  const {
+    engine,
+    padTokenId,
+    paddingSide: side = "right",
+    batchSize = 8,
+    maxLength,
+    signal,
+    onProgress,
+  } = options;
   const started = performance.now();
   const step = await EvaluationStep.create(model, engine);
   let [sum, labelTokens, done] = [0, 0, 0];
   try {
     const sampler = new BatchSampler({ length: dataset.length, batchSize, shuffle: false });
-    for await (const batch of loadBatches(checkedDataset(dataset, { model }), sampler, {
+    for await (const batch of loadBatches(checkedDataset(dataset, { model, maxLength }), sampler, {
       padTokenId,
       side,
       labels: objectiveOf(model).labels,

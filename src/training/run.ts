@@ -331,8 +331,8 @@ export class Run {
       context: { settings },
     } = this;
     const { engine, evalDataset, model, padTokenId, signal } = this.context;
-    const { evalBatchSize: batchSize, paddingSide } = settings;
-    const options = { engine, padTokenId, paddingSide, batchSize, signal };
+    const { evalBatchSize: batchSize, paddingSide, maxLength } = settings;
+    const options = { engine, padTokenId, paddingSide, batchSize, maxLength, signal };
     const result = await evaluate(model.baseModel, evalDataset!, options);
     const best = result.loss < (state.best?.loss ?? Infinity);
     if (best) {

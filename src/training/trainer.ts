@@ -70,11 +70,13 @@ export class Trainer {
       ...rest
     } = options;
     this.settings = resolveTrainingOptions(rest, { hasEvalData: evalDataset !== undefined });
-    const checks = { model: model.baseModel, maxLength: this.settings.maxLength };
     this.given = {
       model,
-      trainDataset: checkedDataset(trainDataset, checks),
-      evalDataset: evalDataset && checkedDataset(evalDataset, checks),
+      trainDataset: checkedDataset(trainDataset, {
+        model: model.baseModel,
+        maxLength: this.settings.maxLength,
+      }),
+      evalDataset,
       padTokenId: padTokenId ?? model.baseModel.padTokenId,
       callbacks: callbacks ?? [],
       metrics: metrics ?? [],
@@ -134,9 +136,8 @@ export class Trainer {
       });
     const { model, padTokenId, signal } = this.given;
     const { paddingSide, evalBatchSize: batchSize, maxLength } = this.settings;
-    const checked = checkedDataset(dataset, { model: model.baseModel, maxLength });
     return this.withEngine((engine) =>
-      evaluate(model.baseModel, checked, { engine, padTokenId, paddingSide, batchSize, signal }),
+      evaluate(model.baseModel, dataset, { engine, padTokenId, paddingSide, batchSize, maxLength, signal }),
     );
   }
 

@@ -294,7 +294,7 @@ describe("pictures", () => {
     };
     expect(await find("a.png", "data/rows.jsonl")).toEqual({ path: "data/a.png" });
     expect(await find("../a.png", "/data/x/rows.jsonl")).toEqual({ path: "/data/x/../a.png" });
-    expect(await find("/tmp/a.png", "data/rows.jsonl")).toEqual({ path: "/tmp/a.png" });
+    expect(await find("/pictures/a.png", "data/rows.jsonl")).toEqual({ path: "/pictures/a.png" });
     expect(await find("C:\\a.png", "data\\rows.jsonl")).toEqual({ path: "C:\\a.png" });
     expect(await find("sub/a.png", "data\\rows.jsonl")).toEqual({ path: "data\\sub/a.png" });
     expect(await find("data:image/png;base64,AAAA", "x.jsonl")).toEqual({
