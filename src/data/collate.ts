@@ -1,7 +1,7 @@
 import { DataError } from "../errors.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { countLabels } from "./stats.ts";
-import { type Batch, type Example, IGNORED_LABEL } from "./types.ts";
+import { type Batch, type Example, type ExamplePlace, IGNORED_LABEL } from "./types.ts";
 
 /**
  * What labels belong to: "aligned", one to each token of the input, for a model that continues it; "decoder", to a sequence
@@ -18,56 +18,101 @@ export type CollateOptions = {
   padToMultipleOf?: number;
   /** Default "aligned". */
   labels?: LabelLayout;
+  /**
+   * Which examples share a row, by their places in the list, for a model that keeps them apart (`segments`).
+   * Default: each has a row of its own.
+   */
+  rows?: readonly (readonly number[])[];
 };
 
 /**
- * Pad examples to one length S, the longest of them rounded up to `padToMultipleOf`, and a decoder's labels to one length T.
+ * Pad examples to one length S, the longest row rounded up to `padToMultipleOf`, and a decoder's labels to one length T.
  * Shapes: inputIds, attentionMask [B, S], labels [B, S] or [B, T], int64; pixelValues [images, channels, height, width].
- * Labels are not shifted. With padding on the left, the aligned label of an example's first token is -100 if padding stands
- * before it: no real token predicts it, so that the loss does not depend on the side.
- * @throws DataError "collate" for no examples, an empty one, labels of another length than the ids, or pictures of several
- * sizes.
+ * Labels are not shifted. The aligned label of an example's first token is -100 if anything stands before it, padding or
+ * another example: no token of its own predicts it, so that the loss depends neither on the side nor on packing.
+ * @throws DataError "collate" for no examples, an empty one, labels of another length than the ids, pictures of several
+ * sizes, or rows that do not have each example once.
  */
 export function collate(examples: readonly Example[], options: CollateOptions): Batch {
-  const { padTokenId, side = "right", padToMultipleOf = 1, labels: layout = "aligned" } = options;
+  const { padTokenId, labels: layout = "aligned", rows } = options;
   check(examples, options);
-  const width = (sequences: readonly ArrayLike<number>[]): number =>
-    Math.ceil(Math.max(...sequences.map(({ length }) => length)) / padToMultipleOf) * padToMultipleOf;
-  const source = width(examples.map(({ inputIds }) => inputIds));
-  const target = layout === "aligned" ? source : width(examples.map(({ labels }) => labels));
-  const inputIds = filled(examples.length, source, padTokenId);
-  const attentionMask = filled(examples.length, source, 0);
-  const labels = filled(examples.length, target, IGNORED_LABEL);
+  const { places, width } = placeExamples(examples, options);
+  const count = rows?.length ?? examples.length;
+  const target =
+    layout === "aligned" ? width : roundUp(Math.max(...places.map(({ labels }) => labels)), options);
+  const inputIds = filled(count, width, padTokenId);
+  const attentionMask = filled(count, width, 0);
+  const labels = filled(count, target, IGNORED_LABEL);
   let [tokens, labelTokens] = [0, 0];
-  examples.forEach((example, row) => {
-    const { length } = example.inputIds;
-    const before = side === "left" ? source - length : 0;
-    write(inputIds, row, before, example.inputIds);
-    attentionMask.data.fill(1n, row * source + before, row * source + before + length);
-    write(labels, row, layout === "aligned" ? before : 0, example.labels);
-    if (layout === "aligned" && before > 0) labels.data[row * source + before] = BigInt(IGNORED_LABEL);
+  for (const { index, row, start, length } of places) {
+    const example = examples[index]!;
+    const from = row * width + start;
+    write(inputIds, from, example.inputIds);
+    attentionMask.data.fill(1n, from, from + length);
+    write(labels, layout === "aligned" ? from : row * target, example.labels);
+    if (layout === "aligned" && start > 0) labels.data[from] = BigInt(IGNORED_LABEL);
     tokens += length;
     labelTokens +=
       layout === "aligned"
         ? countLabels(example.labels)
         : example.labels.filter((label) => label !== IGNORED_LABEL).length;
-  });
+  }
   const pictures = examples.flatMap(({ pixelValues }) => pixelValues ?? []);
   return {
     inputIds,
     attentionMask,
     labels,
     ...(pictures.length > 0 && { pixelValues: stack(pictures) }),
+    ...(rows && segmentsOf(places, [count, width])),
+    places,
     tokens,
     labelTokens,
   };
 }
 
+/** Where each example's tokens go, and the length that rows are padded to. */
+function placeExamples(
+  examples: readonly Example[],
+  options: CollateOptions,
+): { places: ExamplePlace[]; width: number } {
+  const { side = "right", rows = examples.map((_, i) => [i]) } = options;
+  const lengths = rows.map((row) => row.reduce((sum, i) => sum + examples[i]!.inputIds.length, 0));
+  const width = roundUp(Math.max(...lengths), options);
+  const places = new Array<ExamplePlace>(examples.length);
+  for (const [row, indices] of rows.entries()) {
+    let start = side === "left" ? width - lengths[row]! : 0;
+    for (const index of indices) {
+      const { inputIds, labels } = examples[index]!;
+      places[index] = { index, row, start, length: inputIds.length, labels: labels.length };
+      start += inputIds.length;
+    }
+  }
+  return { places, width };
+}
+
+/** Which example of its row each token belongs to, and its position in it. */
+function segmentsOf(
+  places: readonly ExamplePlace[],
+  [count, width]: readonly [number, number],
+): { segments: Tensor<"int64">; positionIds: Tensor<"int64"> } {
+  const segments = filled(count, width, 0);
+  const positionIds = filled(count, width, 0);
+  const used = new Array<number>(count).fill(0);
+  for (const { row, start, length } of places.toSorted((a, b) => a.row - b.row || a.start - b.start)) {
+    const from = row * width + start;
+    segments.data.fill(BigInt(++used[row]!), from, from + length);
+    for (let i = 0; i < length; i++) positionIds.data[from + i] = BigInt(i);
+  }
+  return { segments, positionIds };
+}
+
+const roundUp = (length: number, { padToMultipleOf = 1 }: CollateOptions): number =>
+  Math.ceil(length / padToMultipleOf) * padToMultipleOf;
+
 const filled = (rows: number, width: number, value: number): Tensor<"int64"> =>
   tensor("int64", [rows, width], new BigInt64Array(rows * width).fill(BigInt(value)));
 
-function write({ shape, data }: Tensor<"int64">, row: number, start: number, ids: ArrayLike<number>): void {
-  const from = row * shape[1]! + start;
+function write({ data }: Tensor<"int64">, from: number, ids: ArrayLike<number>): void {
   for (let i = 0; i < ids.length; i++) data[from + i] = BigInt(ids[i]!);
 }
 
@@ -88,7 +133,7 @@ const fail = (what: string) => new DataError(`collate: ${what}`, { code: "collat
 
 function check(
   examples: readonly Example[],
-  { padTokenId, padToMultipleOf = 1, labels: layout = "aligned" }: CollateOptions,
+  { padTokenId, padToMultipleOf = 1, labels: layout = "aligned", rows }: CollateOptions,
 ): void {
   if (examples.length === 0) throw fail("there are no examples. Give at least one.");
   if (!Number.isInteger(padTokenId) || padTokenId < 0)
@@ -107,9 +152,23 @@ function check(
         `${which} has ${labels.length} labels for ${inputIds.length} tokens. They must be equally long.`,
       );
   });
+  if (rows) checkRows(rows, examples.length, layout);
   const sizes = new Set(examples.map(pictureSize).filter((size) => size !== undefined));
   if (sizes.size > 1)
     throw fail(
       `the pictures have ${sizes.size} sizes (${[...sizes].join(", ")}). Put those of one size together.`,
+    );
+}
+
+function checkRows(rows: readonly (readonly number[])[], examples: number, layout: LabelLayout): void {
+  if (layout === "decoder") throw fail("a decoder's labels have a row each. Leave out rows.");
+  const indices = rows.flat().sort((a, b) => a - b);
+  if (
+    indices.length !== examples ||
+    indices.some((index, i) => index !== i) ||
+    rows.some((row) => row.length === 0)
+  )
+    throw fail(
+      `rows must have each of the ${examples} examples once, and none may be empty, got ${JSON.stringify(rows)}.`,
     );
 }

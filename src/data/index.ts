@@ -5,6 +5,7 @@ export { type CollateOptions, collate, type LabelLayout } from "./collate.ts";
 export { concatDatasets, type HeldOut, memoryDataset, splitDataset, subset } from "./combine.ts";
 export { type DataLocation, type OpenDatasetOptions, openDataset } from "./open-dataset.ts";
 export {
+  type BatchIndices,
   exampleLengths,
   type LoadedBatch,
   loadBatches,
@@ -24,6 +25,7 @@ export {
   type Dataset,
   type DatasetStats,
   type Example,
+  type ExamplePlace,
   type FileStore,
   IGNORED_LABEL,
   type ImageSource,

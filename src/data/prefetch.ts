@@ -47,8 +47,12 @@ export async function* prefetch<Item, Result>(
   }
 }
 
+/** A batch by what is in its rows: the index of an example, or with packing those of the examples that share a row. */
+export type BatchIndices = readonly number[] | readonly (readonly number[])[];
+
 /** A batch of examples: in one part, or one for each size of picture. */
 export type LoadedBatch = {
+  /** Their `places` have indices in the dataset. */
   parts: readonly Batch[];
   /** Of its examples in the dataset. */
   indices: number[];
@@ -60,29 +64,47 @@ export type LoadedBatch = {
 /** Batches of a dataset, read, tokenized and padded ahead of their use. `batches` is usually a BatchSampler. */
 export const loadBatches = (
   dataset: Dataset,
-  batches: Iterable<number[]>,
-  options: CollateOptions & PrefetchOptions,
+  batches: Iterable<BatchIndices>,
+  options: Omit<CollateOptions, "rows"> & PrefetchOptions,
 ): AsyncGenerator<LoadedBatch, void, undefined> =>
   prefetch(
     batches,
-    async (indices) => {
+    async (batch) => {
+      const indices = batch.flat();
       const examples = await Promise.all(indices.map((index) => dataset.get(index)));
-      const parts = bySize(examples).map((part) => collate(part, options));
+      const part = (positions: readonly number[], rows?: number[][]): Batch => {
+        const own = positions.map((position) => examples[position]!);
+        const collated = collate(own, { ...options, ...(rows && { rows }) });
+        const places = collated.places.map((place) => ({
+          ...place,
+          index: indices[positions[place.index]!]!,
+        }));
+        return { ...collated, places };
+      };
+      const rows = packedRows(batch);
+      const parts = rows ? [part([...examples.keys()], rows)] : bySize(examples).map((group) => part(group));
       const sum = (key: "tokens" | "labelTokens"): number =>
-        parts.reduce((total, part) => total + part[key], 0);
+        parts.reduce((total, one) => total + one[key], 0);
       return { parts, indices, tokens: sum("tokens"), labelTokens: sum("labelTokens") };
     },
     options,
   );
 
-/** Examples with pictures of one size, or without any, together, in the order in which the sizes occur. */
-function bySize(examples: readonly Example[]): Example[][] {
-  const groups = new Map<string | undefined, Example[]>();
-  for (const example of examples) {
+/** The rows of a packed batch, as places in the list of all its examples. */
+function packedRows(batch: BatchIndices): number[][] | undefined {
+  if (!batch.some((row) => typeof row !== "number")) return undefined;
+  let next = 0;
+  return batch.map((row) => (typeof row === "number" ? [next++] : row.map(() => next++)));
+}
+
+/** Examples with pictures of one size, or without any, together, in the order in which the sizes occur: their places in the list. */
+function bySize(examples: readonly Example[]): number[][] {
+  const groups = new Map<string | undefined, number[]>();
+  for (const [position, example] of examples.entries()) {
     const size = pictureSize(example);
     const group = groups.get(size);
-    if (group) group.push(example);
-    else groups.set(size, [example]);
+    if (group) group.push(position);
+    else groups.set(size, [position]);
   }
   return [...groups.values()];
 }

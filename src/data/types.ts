@@ -47,7 +47,20 @@ export type Dataset = {
   close?(): Promise<void>;
 };
 
-/** Examples of equal padded length S, ready for a graph. */
+/** Where an example lies in a batch. Pictures lie in the order of their examples. */
+export type ExamplePlace = {
+  /** Of the example in the dataset; as `collate` returns it, in the list it was given. */
+  readonly index: number;
+  readonly row: number;
+  /** Column of its first token. */
+  readonly start: number;
+  /** Tokens. */
+  readonly length: number;
+  /** Labels: as many as tokens, and where they are; for an encoder–decoder of any number, from column 0 of `labels` on. */
+  readonly labels: number;
+};
+
+/** Rows of equal padded length S, ready for a graph. A row is an example, or with packing several, one after the other. */
 export type Batch = {
   /** [B, S] */
   inputIds: Tensor<"int64">;
@@ -57,6 +70,12 @@ export type Batch = {
   labels: Tensor<"int64">;
   /** [images, channels, height, width]: the pictures of all examples that have one, in their order. */
   pixelValues?: Tensor<"float32">;
+  /** With packing, [B, S]: 1 for tokens of a row's first example, 2 for those of its second …, 0 for padding. */
+  segments?: Tensor<"int64">;
+  /** With packing, [B, S]: a token's position in its own example; 0 for padding. */
+  positionIds?: Tensor<"int64">;
+  /** Where each example lies, in the order in which they were given. */
+  places: readonly ExamplePlace[];
   /** Real tokens of the input, without padding. */
   tokens: number;
   /** Labels that count: how many of labels[:, 1:], or for an encoder–decoder of labels, are not -100. */

@@ -83,8 +83,92 @@ describe("collate", () => {
     ]);
   });
 
+  test("places say where the examples are, padded on either side, alone or packed", () => {
+    fc.assert(
+      fc.property(
+        fc.array(example, { minLength: 1, maxLength: 8 }),
+        fc.constantFrom("left" as const, "right" as const),
+        fc.option(fc.array(fc.nat(3), { minLength: 8, maxLength: 8 }), { nil: undefined }),
+        fc.integer({ min: 1, max: 4 }),
+        (examples, side, groups, padToMultipleOf) => {
+          // Packed: those of one group share a row.
+          const inGroup = (group: number) => [...examples.keys()].filter((i) => groups![i] === group);
+          const rowsOf = groups && [0, 1, 2, 3].map(inGroup).filter(({ length }) => length > 0);
+          const options = { padTokenId: 7, side, padToMultipleOf, ...(rowsOf && { rows: rowsOf }) };
+          const batch = collate(examples, options);
+          const [ids, mask, labels] = [batch.inputIds, batch.attentionMask, batch.labels].map(
+            rows,
+          ) as number[][][];
+          const [segments, positions] = [batch.segments, batch.positionIds].map((own) => own && rows(own));
+          const taken = mask!.map((row) => row.map(() => false));
+          batch.places.forEach(({ index, row, start, length, labels: count }, i) => {
+            expect(index).toBe(i);
+            const { inputIds, labels: own } = examples[i]!;
+            expect([length, count]).toEqual([inputIds.length, own.length]);
+            expect(ids![row]!.slice(start, start + length)).toEqual(inputIds);
+            expect(labels![row]!.slice(start, start + length)).toEqual(
+              start === 0 ? own : [-100, ...own.slice(1)],
+            );
+            for (let at = start; at < start + length; at++) {
+              expect(taken[row]![at]).toBe(false);
+              taken[row]![at] = true;
+              if (!segments) continue;
+              expect(positions![row]![at]).toBe(at - start);
+              expect(segments[row]![at]).toBe(rowsOf![row]!.indexOf(i) + 1);
+            }
+          });
+          // What is not an example's is padding.
+          expect(taken).toEqual(mask!.map((row) => row.map((bit) => bit === 1)));
+          expect(segments !== undefined).toBe(rowsOf !== undefined);
+          segments?.forEach((row, r) => {
+            row.forEach((segment, at) => void expect(segment > 0).toBe(mask![r]![at] === 1));
+          });
+          const alone = examples.map((one) => collate([one], { padTokenId: 7 }).labelTokens);
+          expect(batch.labelTokens).toBe(alone.reduce((a, b) => a + b));
+        },
+      ),
+    );
+  });
+
+  test("a known packed batch", () => {
+    const examples = [
+      { inputIds: [1, 5, 6], labels: [1, 5, 6] },
+      { inputIds: [2, 7, 7, 7], labels: [2, 7, 7, 7] },
+      { inputIds: [3, 8], labels: [3, 8] },
+    ];
+    const batch = collate(examples, { padTokenId: 0, rows: [[1], [2, 0]] });
+    expect(rows(batch.inputIds)).toEqual([
+      [2, 7, 7, 7, 0],
+      [3, 8, 1, 5, 6],
+    ]);
+    expect(rows(batch.labels)).toEqual([
+      [2, 7, 7, 7, -100],
+      [3, 8, -100, 5, 6],
+    ]);
+    expect(rows(batch.segments!)).toEqual([
+      [1, 1, 1, 1, 0],
+      [1, 1, 2, 2, 2],
+    ]);
+    expect(rows(batch.positionIds!)).toEqual([
+      [0, 1, 2, 3, 0],
+      [0, 1, 0, 1, 2],
+    ]);
+    expect(batch.places).toEqual([
+      { index: 0, row: 1, start: 2, length: 3, labels: 3 },
+      { index: 1, row: 0, start: 0, length: 4, labels: 4 },
+      { index: 2, row: 1, start: 0, length: 2, labels: 2 },
+    ]);
+  });
+
   test.each([
     [[], { padTokenId: 0 }, /no examples/],
+    [[{ inputIds: [1], labels: [1] }], { padTokenId: 0, rows: [[0], [0]] }, /rows must have each of the 1/],
+    [[{ inputIds: [1], labels: [1] }], { padTokenId: 0, rows: [[0], []] }, /none may be empty/],
+    [
+      [{ inputIds: [1], labels: [1] }],
+      { padTokenId: 0, rows: [[0]], labels: "decoder" as const },
+      /a decoder's labels have a row each/,
+    ],
     [
       [{ inputIds: [], labels: [], file: "a.jsonl", line: 3 }],
       { padTokenId: 0 },

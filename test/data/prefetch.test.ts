@@ -2,7 +2,14 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { BatchSampler } from "../../src/data/batch-sampler.ts";
 import { memoryDataset } from "../../src/data/combine.ts";
-import { exampleLengths, loadBatches, prefetch } from "../../src/data/prefetch.ts";
+import {
+  type BatchIndices,
+  exampleLengths,
+  type LoadedBatch,
+  loadBatches,
+  prefetch,
+} from "../../src/data/prefetch.ts";
+import { zeros } from "../../src/tensor/index.ts";
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -91,4 +98,41 @@ test("loadBatches reads what the sampler chose, in its order", async () => {
     expect(Number(inputIds.data[0])).toBe(batch.indices[0]);
   }
   expect(indices).toEqual([...sampler]);
+});
+
+test("loadBatches tells where each example of the dataset is: in rows of their own, in shared ones, by size of picture", async () => {
+  const picture = (size: number) => zeros("float32", [1, size, size]);
+  const examples = [3, 1, 2, 5].map((length, i) => ({
+    inputIds: new Array<number>(length).fill(i),
+    labels: new Array<number>(length).fill(i),
+  }));
+  const placesOf = async (rows: typeof examples, batch: BatchIndices, side: "left" | "right" = "right") => {
+    const { value } = await loadBatches(memoryDataset(rows), [batch], { padTokenId: 9, side }).next();
+    return (value as LoadedBatch).parts.map(({ places }) =>
+      places.map(({ index, row, start, length }) => [index, row, start, length]),
+    );
+  };
+  expect(await placesOf(examples, [3, 0, 2], "left")).toEqual([
+    [
+      [3, 0, 0, 5],
+      [0, 1, 2, 3],
+      [2, 2, 3, 2],
+    ],
+  ]);
+  expect(await placesOf(examples, [[3], [0, 2], [1]])).toEqual([
+    [
+      [3, 0, 0, 5],
+      [0, 1, 0, 3],
+      [2, 1, 3, 2],
+      [1, 2, 0, 1],
+    ],
+  ]);
+  const pictured = examples.map((example, i) => ({ ...example, pixelValues: picture(1 + (i % 2)) }));
+  expect(await placesOf(pictured, [3, 0, 2])).toEqual([
+    [[3, 0, 0, 5]],
+    [
+      [0, 0, 0, 3],
+      [2, 1, 0, 2],
+    ],
+  ]);
 });

@@ -113,6 +113,10 @@ export function batchOf({ input_ids, attention_mask, labels }: Expected["batch"]
     inputIds: int64(input_ids),
     attentionMask: int64(attention_mask),
     labels: int64(labels),
+    places: attention_mask.map((row, index) => {
+      const length = row.reduce((a, b) => a + b, 0);
+      return { index, row: index, start: row.indexOf(1), length, labels: length };
+    }),
     tokens: attention_mask.flat().reduce((a, b) => a + b, 0),
     labelTokens: labels.flatMap((row) => row.slice(1)).filter((label) => label !== -100).length,
   };
