@@ -8,6 +8,8 @@ export type CausalInputs = {
   readonly inputIds: Value; // [batch, sequence], int64
   readonly attentionMask: Value; // [batch, past + sequence], float32, 1 for real tokens
   readonly positions: Value; // [batch, sequence], float32
+  /** [batch, sequence], int64: which of a packed row's texts each token belongs to, instead of the attention mask; there is no past then. */
+  readonly segments?: Value;
   /** Cached keys and values, one pair per layer, or none. */
   readonly past: readonly KeyValue[];
 };
@@ -26,7 +28,10 @@ export abstract class CausalLM extends LanguageModel {
   abstract positionFeeds(sequenceLength: number): Record<string, Tensor>;
 }
 
-/** Graph inputs of a causal model under their names: `input_ids`, `attention_mask`, `position_ids`, `past.<i>.key|value`. */
+/**
+ * Graph inputs of a causal model under their names: `input_ids`, `attention_mask`, `position_ids`, and with a cache
+ * `past.<i>.key|value`.
+ */
 export function causalInputs(cache?: CacheLayout): CausalInputs {
   const [batch, sequence] = [symbol("batch"), symbol("sequence")];
   const past: Dim = cache ? symbol("past") : 0;
@@ -42,4 +47,10 @@ export function causalInputs(cache?: CacheLayout): CausalInputs {
       };
     }),
   };
+}
+
+/** The same for packed rows: `input_ids`, `segment_ids` in place of `attention_mask`, `position_ids`. */
+export function packedInputs(): CausalInputs {
+  const inputs = causalInputs();
+  return { ...inputs, segments: input("segment_ids", "int64", inputs.inputIds.shape) };
 }

@@ -1,7 +1,7 @@
 import { type Dim, dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
 import { withDropoutNoise } from "../nn/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
-import { type CausalLM, causalInputs } from "./causal-lm.ts";
+import { type CausalLM, causalInputs, packedInputs } from "./causal-lm.ts";
 import { crossEntropy, type DropoutOptions, IGNORED, labelFeeds, randomBits, toMask } from "./loss.ts";
 
 /** A batch of texts to learn to continue. */
@@ -9,21 +9,28 @@ export type CausalBatch = {
   readonly inputIds: Tensor<"int64">; // [batch, sequence]
   readonly attentionMask: Tensor<"int64">; // [batch, sequence], 1 for real tokens
   readonly labels: Tensor<"int64">; // [batch, sequence], not shifted, -100 where nothing is learned
+  /** Of packed rows, [batch, sequence]: which of a row's texts each token belongs to, 0 for padding, and its position in it. */
+  readonly segments?: Tensor<"int64">;
+  readonly positionIds?: Tensor<"int64">;
 };
+
+/** Which loss of causal models: of rows with a text each, or of packed ones. */
+export type CausalLossOptions = DropoutOptions & { readonly packed?: boolean };
 
 /**
  * Loss of a batch: loss_scale · Σ over labelled positions of -ln p(target).
  * Only labelled positions reach the vocabulary product: their hidden rows are gathered first, so tokens without a label
  * cost no logits.
+ * With `packed`, rows hold several texts, which do not see each other; the model's inputs are those of `packedInputs`.
  * Inputs besides the model's: `label_positions` [labels] (rows of the flattened batch), `label_targets` [labels],
  * `loss_scale` [] (1 / number of labels of the whole step, so that gradients of accumulated batches add up to the mean's), and
  * with dropout random int32 `dropout_noise` [batch, sequence].
  */
 export function causalLoss(
   model: CausalLM,
-  { dropout = false, modelDropout = true }: DropoutOptions = {},
+  { dropout = false, modelDropout = true, packed = false }: CausalLossOptions = {},
 ): Value {
-  const inputs = causalInputs();
+  const inputs = packed ? packedInputs() : causalInputs();
   const [batch, sequence] = inputs.inputIds.shape as [Dim, Dim];
   const labels = symbol("labels");
   const positions = input("label_positions", "int64", [labels]);
@@ -42,11 +49,11 @@ export function causalLoss(
 
 /**
  * What the graph inputs of `causalLoss` are fed. Positions count from the first column, padding or not, as transformers does
- * when it is given none. Each label is the target of the place before it.
+ * when it is given none; in packed rows, from each text's first token. Each label is the target of the place before it.
  */
 export function causalFeeds(
   model: CausalLM,
-  { inputIds, attentionMask, labels }: CausalBatch,
+  { inputIds, attentionMask, labels, segments, positionIds }: CausalBatch,
   { lossScale }: { lossScale: number },
 ): Record<string, Tensor> {
   const [batch, sequence] = inputIds.shape as [number, number];
@@ -59,13 +66,16 @@ export function causalFeeds(
       places.push(BigInt(row * sequence + column - 1));
       targets.push(label);
     }
-  const positions = Float32Array.from({ length: batch * sequence }, (_, i) => i % sequence);
+  const positions = positionIds
+    ? Float32Array.from(positionIds.data, Number)
+    : Float32Array.from({ length: batch * sequence }, (_, i) => i % sequence);
+  const longest = positionIds ? positions.reduce((a, b) => Math.max(a, b)) + 1 : sequence;
   return {
     input_ids: inputIds,
-    attention_mask: toMask(attentionMask),
+    ...(segments ? { segment_ids: segments } : { attention_mask: toMask(attentionMask) }),
     position_ids: tensor("float32", [batch, sequence], positions),
     ...labelFeeds(places, targets, lossScale),
-    ...model.positionFeeds(sequence),
+    ...model.positionFeeds(longest),
   };
 }
 

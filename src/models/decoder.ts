@@ -150,7 +150,7 @@ class Decoder extends Module {
   }
 
   forward(
-    { inputIds, attentionMask, positions, past }: CausalInputs,
+    { inputIds, attentionMask, positions, segments, past }: CausalInputs,
     frequencies: Value,
   ): { hidden: Value; present: KeyValue[] } {
     const queries = inputIds.shape[1]!;
@@ -159,7 +159,12 @@ class Decoder extends Module {
     const maskOf = (window: number | undefined): Value => {
       const mask =
         masks.get(window) ??
-        causalMask(attentionMask, { queries, past: pastLength, ...(window === undefined ? {} : { window }) });
+        causalMask(attentionMask, {
+          queries,
+          past: pastLength,
+          ...(window !== undefined && { window }),
+          ...(segments && { segments }),
+        });
       masks.set(window, mask);
       return mask;
     };

@@ -1,7 +1,13 @@
 export { BartDecoder, BartEncoder, BartForConditionalGeneration, BartModel } from "./bart.ts";
 export { type BartSettings, readBartConfig, type TowerSettings } from "./bart-config.ts";
-export { type CacheLayout, type CausalInputs, CausalLM, causalInputs } from "./causal-lm.ts";
-export { type CausalBatch, causalFeeds, causalLoss, causalNoise } from "./causal-loss.ts";
+export { type CacheLayout, type CausalInputs, CausalLM, causalInputs, packedInputs } from "./causal-lm.ts";
+export {
+  type CausalBatch,
+  type CausalLossOptions,
+  causalFeeds,
+  causalLoss,
+  causalNoise,
+} from "./causal-loss.ts";
 export { Florence2ForConditionalGeneration } from "./florence2.ts";
 export { type Florence2Settings, readFlorence2Config } from "./florence2-config.ts";
 export { nativeFlorence2Config } from "./florence2-layout.ts";

@@ -9,20 +9,25 @@ const MASKED = -1e30;
 /**
  * Additive causal mask.
  * Shapes: attentionMask [batch, total] (float, 1 for real tokens), result [batch, 1, 1, queries, total], total = past + queries.
- * Query i (at place past + i) sees key j if j is real, j ≤ past + i and, with a window w, j > past + i - w.
- * Source: transformers masking_utils.py (causal and sliding-window masks go by place in the sequence, not position id).
+ * Query i (at place past + i) sees key j if j is real, j ≤ past + i and, with a window w, j > past + i - w. With `segments`
+ * [batch, total], which number what belongs together (there is no past then), it sees keys of its own number alone; padding
+ * needs one that no token has, and the attention mask is not read.
+ * Source: transformers masking_utils.py (causal and sliding-window masks go by place in the sequence, not position id;
+ * packed_sequence_mask_function).
  */
 export function causalMask(
   attentionMask: Value,
-  { queries, past, window }: { queries: Dim; past: Dim; window?: number },
+  { queries, past, window, segments }: { queries: Dim; past: Dim; window?: number; segments?: Value },
 ): Value {
   const [batch, total] = attentionMask.shape as [Dim, Dim];
   const query = op.unsqueeze(op.range(past, total), 1); // [queries, 1]
   const key = op.unsqueeze(op.range(0, total), 0); // [1, total]
   let visible = op.lessOrEqual(key, query);
   if (window !== undefined) visible = op.and(visible, op.greater(key, op.sub(query, window)));
-  const real = op.greater(op.reshape(attentionMask, [batch, 1, total]), 0.5);
-  const mask = op.where(op.and(op.unsqueeze(visible, 0), real), 0, MASKED); // [batch, queries, total]
+  const own = segments
+    ? op.equal(op.unsqueeze(segments, 2), op.unsqueeze(segments, 1))
+    : op.greater(op.reshape(attentionMask, [batch, 1, total]), 0.5);
+  const mask = op.where(op.and(op.unsqueeze(visible, 0), own), 0, MASKED); // [batch, queries, total]
   return op.reshape(mask, [batch, 1, 1, queries, total]);
 }
 

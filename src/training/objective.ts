@@ -22,6 +22,8 @@ import {
 } from "../models/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 
+type LossOptions = DropoutOptions & { readonly image: ImageSize | undefined; readonly packed?: boolean };
+
 /** What a kind of model learns, and how a batch is put to it. */
 export type Objective = {
   readonly labels: LabelLayout;
@@ -29,8 +31,10 @@ export type Objective = {
   readonly imageSize: (batch: Batch) => ImageSize | undefined;
   /** Whether most batches have pictures, so that their graph is not known before they are. */
   readonly readsPictures: boolean;
-  /** loss_scale · Σ over labelled places of -ln p(label), for batches with pictures of this size, or without. */
-  readonly loss: (options: DropoutOptions & { image: ImageSize | undefined }) => Value;
+  /** Whether rows may hold several examples. */
+  readonly packs: boolean;
+  /** loss_scale · Σ over labelled places of -ln p(label), for batches with pictures of this size, or without, packed or not. */
+  readonly loss: (options: LossOptions) => Value;
   /** What the loss reads. `lossScale` is 1 / labels of the whole step, so that gradients of accumulated batches add up to the mean's. */
   readonly feeds: (batch: Batch, options: { lossScale: number }) => Record<string, Tensor>;
   /** Random bits for dropout, which follow from the seed alone. */
@@ -52,6 +56,7 @@ const causal = (model: CausalLM): Objective => ({
   labels: "aligned",
   imageSize: noPictures(model),
   readsPictures: false,
+  packs: true,
   loss: (options) => causalLoss(model, options),
   feeds: (batch, options) => causalFeeds(model, batch, options),
   noise: causalNoise,
@@ -61,6 +66,7 @@ const seq2seq = (model: Seq2SeqLM): Objective => ({
   labels: "decoder",
   imageSize: noPictures(model),
   readsPictures: false,
+  packs: false,
   loss: (options) => seq2seqLoss(model, options),
   feeds: (batch, options) => seq2seqFeeds(model, batch, options),
   noise: seq2seqNoise,
@@ -76,6 +82,7 @@ const imageText = (model: ImageTextToTextLM): Objective => {
       return pixelValues && { height: height!, width: width! };
     },
     readsPictures: true,
+    packs: false,
     loss: ({ image, ...options }) =>
       image ? imageTextLoss(model, { image, ...options }) : text.loss({ image, ...options }),
     feeds(batch, options) {

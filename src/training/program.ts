@@ -11,19 +11,25 @@ export const trainedParameters = (model: LanguageModel): Parameter[] =>
   [...model.namedParameters()].flatMap(([, parameter]) => (parameter.trainable ? [parameter] : []));
 
 /**
- * The loss of batches with pictures of a size, or without, and its gradient for every trained parameter. Adapters drop what
+ * The loss of batches with pictures of a size, or without, packed or not, and its gradient for every trained parameter. Adapters drop what
  * they are told to; the model itself computes as in evaluation, unless there is `modelDropout`.
  */
 export function trainingProgram(
   model: LanguageModel,
   {
     image,
+    packed = false,
     modelDropout = false,
     objective = objectiveOf(model),
-  }: { image?: ImageSize | undefined; modelDropout?: boolean; objective?: Objective } = {},
+  }: {
+    image?: ImageSize | undefined;
+    packed?: boolean;
+    modelDropout?: boolean;
+    objective?: Objective;
+  } = {},
 ): { outputs: Record<string, Value>; trained: Parameter[] } {
   const trained = trainedParameters(model);
-  const loss = objective.loss({ image, dropout: true, modelDropout });
+  const loss = objective.loss({ image, packed, dropout: true, modelDropout });
   const cotangents = gradients(
     loss,
     trained.map((parameter) => parameter.value),

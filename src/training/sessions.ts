@@ -5,7 +5,15 @@ import type { Engine, Session } from "../runtime/index.ts";
 /** Each holds the model's weights once: pictures of many sizes are loaded for again and again rather than fill the memory. */
 const MAX_SESSIONS = 2;
 
-/** A model's graphs that are loaded into an engine, one for each size of picture; of more than two the one used longest ago is unloaded. */
+/** What a graph is made for. */
+export type GraphKind = {
+  /** Pictures of a size, or none. */
+  readonly image?: ImageSize | undefined;
+  /** Whether rows hold several examples. */
+  readonly packed?: boolean;
+};
+
+/** A model's graphs that are loaded into an engine, one for each kind; of more than two the one used longest ago is unloaded. */
 export class Sessions {
   private readonly engine: Engine;
   private readonly loaded = new Map<string, Session>();
@@ -14,9 +22,9 @@ export class Sessions {
     this.engine = engine;
   }
 
-  /** The session for pictures of a size, or for none, made of what `build` returns if need be. Run it before asking for another. */
-  async get(image: ImageSize | undefined, build: () => Record<string, Value>): Promise<Session> {
-    const key = image ? `${image.height} × ${image.width}` : "text";
+  /** The session for a kind, made of what `build` returns if need be. Run it before asking for another. */
+  async get({ image, packed }: GraphKind, build: () => Record<string, Value>): Promise<Session> {
+    const key = image ? `${image.height} × ${image.width}` : packed ? "packed text" : "text";
     const session = this.loaded.get(key) ?? (await this.load(build));
     this.loaded.delete(key);
     this.loaded.set(key, session); // as the last one used

@@ -1,11 +1,11 @@
 import type { Batch } from "../data/index.ts";
-import type { ImageSize, LanguageModel } from "../models/index.ts";
+import type { LanguageModel } from "../models/index.ts";
 import type { Parameter } from "../nn/index.ts";
 import type { Engine, Session } from "../runtime/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { type Objective, objectiveOf } from "./objective.ts";
 import { gradientName, trainedParameters, trainingProgram } from "./program.ts";
-import { Sessions } from "./sessions.ts";
+import { type GraphKind, Sessions } from "./sessions.ts";
 
 export type StepResult = {
   /** scale · Σ of the label tokens' losses. */
@@ -35,23 +35,23 @@ export class TrainingStep {
   static async create(
     model: LanguageModel,
     engine: Engine,
-    { modelDropout = false }: { modelDropout?: boolean } = {},
+    { modelDropout = false, packing = false }: { modelDropout?: boolean; packing?: boolean } = {},
   ): Promise<TrainingStep> {
     const step = new TrainingStep(model, engine, modelDropout);
-    if (!step.objective.readsPictures) await step.session(undefined);
+    if (!step.objective.readsPictures) await step.session({ packed: packing });
     return step;
   }
 
   /** Loads what a batch needs; `run` does so too. */
   async prepare(batch: Batch): Promise<void> {
-    await this.session(this.objective.imageSize(batch));
+    await this.session(kindOf(batch, this.objective));
   }
 
   /** Loss and gradients of a batch at the parameters' current values. `seed` decides the dropout masks. */
   async run(batch: Batch, { lossScale, seed }: { lossScale: number; seed: number }): Promise<StepResult> {
     const { model, objective } = this;
     const feeds = objective.feeds(batch, { lossScale });
-    const session = await this.session(objective.imageSize(batch));
+    const session = await this.session(kindOf(batch, objective));
     const { outputs } = await session.run({
       ...(await model.parameterFeeds()),
       ...feeds,
@@ -67,9 +67,12 @@ export class TrainingStep {
     return this.sessions.dispose();
   }
 
-  private session(image: ImageSize | undefined): Promise<Session> {
+  private session(kind: GraphKind): Promise<Session> {
     const { model, modelDropout, objective } = this;
-    return this.sessions.get(image, () => trainingProgram(model, { image, modelDropout, objective }).outputs);
+    return this.sessions.get(
+      kind,
+      () => trainingProgram(model, { ...kind, modelDropout, objective }).outputs,
+    );
   }
 }
 
@@ -87,7 +90,7 @@ export class EvaluationStep {
 
   static async create(model: LanguageModel, engine: Engine): Promise<EvaluationStep> {
     const step = new EvaluationStep(model, engine);
-    if (!step.objective.readsPictures) await step.session(undefined);
+    if (!step.objective.readsPictures) await step.session({});
     return step;
   }
 
@@ -96,7 +99,7 @@ export class EvaluationStep {
     if (batch.labelTokens === 0) return 0;
     const { model, objective } = this;
     const feeds = objective.feeds(batch, { lossScale: 1 });
-    const session = await this.session(objective.imageSize(batch));
+    const session = await this.session(kindOf(batch, objective));
     const { outputs } = await session.run({ ...(await model.parameterFeeds()), ...feeds });
     return lossOf(outputs);
   }
@@ -105,10 +108,16 @@ export class EvaluationStep {
     return this.sessions.dispose();
   }
 
-  private session(image: ImageSize | undefined): Promise<Session> {
-    return this.sessions.get(image, () => ({ loss: this.objective.loss({ image, dropout: false }) }));
+  private session(kind: GraphKind): Promise<Session> {
+    const { image, packed = false } = kind;
+    return this.sessions.get(kind, () => ({ loss: this.objective.loss({ image, packed, dropout: false }) }));
   }
 }
+
+const kindOf = (batch: Batch, objective: Objective): GraphKind => ({
+  image: objective.imageSize(batch),
+  packed: batch.segments !== undefined,
+});
 
 const lossOf = (outputs: Readonly<Record<string, Tensor>>): number =>
   (outputs["loss"]!.data as Float32Array)[0]!;
