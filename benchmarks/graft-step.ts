@@ -8,10 +8,11 @@
  */
 const started = performance.now();
 
-import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 import type { Rows } from "./make-checkpoint.ts";
+import { readPicture } from "./rows.ts";
 
 const { getPeftModel, LoraConfig } = await import("../src/adapters/index.ts");
 const { collate } = await import("../src/data/index.ts");
@@ -41,16 +42,8 @@ const rows = JSON.parse(readFileSync(values.rows, "utf8")) as Rows;
 const examples = rows.input_ids.map((inputIds, i) => ({
   inputIds,
   labels: rows.labels[i]!,
-  ...(rows.pixels && { pixelValues: tensor("float32", [...rows.pixels.shape], readPicture(rows.pixels, i)) }),
+  ...(rows.pixels && { pixelValues: readPicture(rows.pixels, i) }),
 }));
-
-function readPicture({ file, shape: [channels, height, width] }: NonNullable<Rows["pixels"]>, index: number) {
-  const pixels = new Float32Array(channels * height * width);
-  const handle = openSync(file, "r");
-  readSync(handle, pixels, 0, pixels.byteLength, index * pixels.byteLength);
-  closeSync(handle);
-  return pixels;
-}
 
 const begin = performance.now();
 const model = await loadLanguageModel(positionals[0]!);
