@@ -44,6 +44,23 @@ describe("crc32c", () => {
   ])("is RFC 3720's for %s", (_, data, expected) => {
     expect(crc32c(data)).toBe(expected);
   });
+
+  it("is the remainder of the polynomial division, at every length and alignment", () => {
+    const byBits = (data: Uint8Array) => {
+      let crc = 0xffffffff;
+      for (const byte of data) {
+        crc ^= byte;
+        for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0);
+      }
+      return ~crc >>> 0;
+    };
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 100 }), fc.nat(9), (data, skipped) => {
+        const part = data.subarray(skipped);
+        expect(crc32c(part)).toBe(byBits(part));
+      }),
+    );
+  });
 });
 
 describe("TensorBoard records", () => {
