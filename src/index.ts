@@ -47,6 +47,7 @@ export {
   type Example,
   memoryDataset,
   openDataset,
+  PackedSampler,
   splitDataset,
   subset,
   Tokenizer,

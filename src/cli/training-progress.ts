@@ -1,4 +1,4 @@
-import type { TrainerCallback } from "../training/index.ts";
+import type { PackingReport, TrainerCallback } from "../training/index.ts";
 import { grouped } from "./describe.ts";
 import type { Output } from "./output.ts";
 import { Progress } from "./progress.ts";
@@ -12,7 +12,13 @@ export class TrainingProgress implements TrainerCallback {
     this.output = output;
   }
 
-  readonly onTrainBegin: NonNullable<TrainerCallback["onTrainBegin"]> = ({ step, totalSteps, examples }) => {
+  readonly onTrainBegin: NonNullable<TrainerCallback["onTrainBegin"]> = ({
+    step,
+    totalSteps,
+    examples,
+    packing,
+  }) => {
+    if (packing) this.output.note(packingNote(examples, packing));
     if (step > 0) this.output.note(`resuming after step ${grouped(step)} of ${grouped(totalSteps)}`);
     else this.output.note(`training: ${grouped(totalSteps)} steps on ${grouped(examples)} examples`);
     this.progress = new Progress(this.output, {
@@ -41,4 +47,9 @@ export class TrainingProgress implements TrainerCallback {
   stop(): void {
     this.progress?.stop();
   }
+}
+
+function packingNote(examples: number, { rows, packLength, padding }: PackingReport): string {
+  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+  return `packing: ${grouped(examples)} examples in ${grouped(rows)} rows of up to ${grouped(packLength)} tokens, ${percent(padding.with)} of them padding instead of ${percent(padding.without)}`;
 }

@@ -26,7 +26,7 @@ export function reportTraining(
   evaluations: Evaluations,
   { output, folder, loaded }: ReportContext,
 ): void {
-  const { steps, reason, adapter, checkpoint, seconds, loss, best } = result;
+  const { steps, reason, adapter, checkpoint, seconds, loss, best, packing } = result;
   const { trainable, total } = peft.parameterCounts();
   output.document({
     steps: steps.map(({ step, epoch, loss, gradNorm, learningRate, tokens, seconds }) => ({
@@ -47,6 +47,7 @@ export function reportTraining(
     loss,
     seconds,
     ...(best && { best }),
+    ...(packing && { packing }),
     ...(checkpoint !== undefined && { checkpoint }),
     ...(evaluations.after && { evaluation: { ...pick(evaluations), history: evaluations.history } }),
   });

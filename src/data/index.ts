@@ -4,6 +4,7 @@ export { type ChatMessage, ChatTemplate } from "./chat-template.ts";
 export { type CollateOptions, collate, type LabelLayout } from "./collate.ts";
 export { concatDatasets, type HeldOut, memoryDataset, splitDataset, subset } from "./combine.ts";
 export { type DataLocation, type OpenDatasetOptions, openDataset } from "./open-dataset.ts";
+export { PackedSampler, type PackedSamplerOptions, paddingShare } from "./packed-sampler.ts";
 export {
   type BatchIndices,
   exampleLengths,
@@ -11,6 +12,7 @@ export {
   loadBatches,
   type PrefetchOptions,
   prefetch,
+  type Sampler,
   textOf,
 } from "./prefetch.ts";
 export { type RowKind, rowKinds } from "./row-checks.ts";

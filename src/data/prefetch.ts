@@ -50,6 +50,15 @@ export async function* prefetch<Item, Result>(
 /** A batch by what is in its rows: the index of an example, or with packing those of the examples that share a row. */
 export type BatchIndices = readonly number[] | readonly (readonly number[])[];
 
+/** The batches of an epoch after another, by epoch and place alone. */
+export interface Sampler extends Iterable<BatchIndices> {
+  /** Batches in this epoch. */
+  readonly batchesPerEpoch: number;
+  atEpoch(epoch: number): Sampler;
+  /** From `start` on. */
+  batches(start?: number): Iterable<BatchIndices>;
+}
+
 /** A batch of examples: in one part, or one for each size of picture. */
 export type LoadedBatch = {
   /** Their `places` have indices in the dataset. */

@@ -12,7 +12,18 @@ export type TrainBegin = {
   /** Epochs that makes, possibly not whole. */
   totalEpochs: number;
   examples: number;
+  /** With packing: what it has come to in the first epoch. */
+  packing?: PackingReport;
   trainableParameters: number;
+};
+
+export type PackingReport = {
+  /** Rows that the examples became. */
+  rows: number;
+  /** Tokens up to which rows were filled. */
+  packLength: number;
+  /** Share of the batches that is padding, from 0 to 1: without packing, and with it. */
+  padding: { without: number; with: number };
 };
 
 /** One optimizer step, that is, `gradientAccumulationSteps` batches. */

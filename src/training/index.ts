@@ -2,6 +2,7 @@ export {
   type CallbackResult,
   type Evaluation,
   notify,
+  type PackingReport,
   type Saved,
   type StepEnd,
   type TrainBegin,

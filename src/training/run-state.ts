@@ -1,6 +1,6 @@
 import type { PeftModel } from "../adapters/index.ts";
 import { readTensorAsFloat32, type TensorEntry } from "../checkpoint/index.ts";
-import type { BatchSampler, Dataset } from "../data/index.ts";
+import { BatchSampler, type Dataset, type Sampler } from "../data/index.ts";
 import type { LanguageModel } from "../models/index.ts";
 import { hashText } from "../tensor/random.ts";
 import type { StepEnd } from "./callbacks.ts";
@@ -17,18 +17,14 @@ type Described = {
 };
 
 /** The state before the first step. */
-export function initialState(described: Described, sampler: BatchSampler): TrainerState {
+export function initialState(described: Described, sampler: Sampler): TrainerState {
   const { settings } = described;
-  const { batchesPerEpoch } = sampler;
-  const stepsPerEpoch = Math.ceil(batchesPerEpoch / settings.gradientAccumulationSteps);
-  const totalSteps = settings.maxSteps ?? Math.ceil(settings.numTrainEpochs * stepsPerEpoch);
   return {
     step: 0,
-    totalSteps,
+    ...lengthOf(sampler, settings),
     epoch: 0,
     batchInEpoch: 0,
-    batchesPerEpoch,
-    totalEpochs: settings.maxSteps === undefined ? settings.numTrainEpochs : totalSteps / stepsPerEpoch,
+    batchesPerEpoch: sampler.batchesPerEpoch,
     batchSize: settings.batchSize,
     seed: settings.seed,
     tokensSeen: 0,
@@ -37,6 +33,37 @@ export function initialState(described: Described, sampler: BatchSampler): Train
     fingerprint: fingerprint(described),
     versions: { graftjs: version },
   };
+}
+
+/** Epochs whose steps are counted, where they differ; later ones are taken to have as many as these on average. */
+const COUNTED = 1000;
+
+/** How long a run is. An epoch ends with a step, which may then have fewer batches. */
+function lengthOf(
+  sampler: Sampler,
+  { maxSteps, numTrainEpochs, gradientAccumulationSteps }: TrainingOptions,
+): { totalSteps: number; totalEpochs: number } {
+  const stepsIn = (epoch: number): number =>
+    Math.ceil(sampler.atEpoch(epoch).batchesPerEpoch / gradientAccumulationSteps);
+  if (sampler instanceof BatchSampler) {
+    const perEpoch = stepsIn(0);
+    return maxSteps === undefined
+      ? { totalSteps: Math.ceil(numTrainEpochs * perEpoch), totalEpochs: numTrainEpochs }
+      : { totalSteps: maxSteps, totalEpochs: maxSteps / perEpoch };
+  }
+  let steps = 0;
+  for (let epoch = 0; epoch < COUNTED; epoch++) {
+    const more = stepsIn(epoch);
+    if (maxSteps === undefined && epoch + 1 >= numTrainEpochs)
+      return { totalSteps: steps + Math.ceil((numTrainEpochs - epoch) * more), totalEpochs: numTrainEpochs };
+    if (maxSteps !== undefined && steps + more >= maxSteps)
+      return { totalSteps: maxSteps, totalEpochs: epoch + (maxSteps - steps) / more };
+    steps += more;
+  }
+  const mean = steps / COUNTED;
+  return maxSteps === undefined
+    ? { totalSteps: Math.ceil(numTrainEpochs * mean), totalEpochs: numTrainEpochs }
+    : { totalSteps: maxSteps, totalEpochs: maxSteps / mean };
 }
 
 const fingerprint = ({

@@ -1,10 +1,17 @@
 import { loadAdapterTensors, type PeftModel } from "../adapters/index.ts";
-import { BatchSampler, type Dataset, exampleLengths, type LoadedBatch, loadBatches } from "../data/index.ts";
+import { type Dataset, type LoadedBatch, loadBatches, type Sampler } from "../data/index.ts";
 import type { LanguageModel } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { mixSeeds } from "../tensor/random.ts";
-import { type Evaluation, notify, type StepEnd, type TrainEnd, type TrainerCallback } from "./callbacks.ts";
+import {
+  type Evaluation,
+  notify,
+  type PackingReport,
+  type StepEnd,
+  type TrainEnd,
+  type TrainerCallback,
+} from "./callbacks.ts";
 import { checkpointName } from "./checkpoints.ts";
 import { clipGradNorm } from "./clip-grad-norm.ts";
 import { EarlyStopping } from "./early-stopping.ts";
@@ -16,6 +23,7 @@ import type { TrainingOptions } from "./options.ts";
 import { diverged, withoutLabels } from "./run-errors.ts";
 import { initialState, readWeights, trainedOnly, withStep } from "./run-state.ts";
 import type { RunStore, SavedRun } from "./run-store.ts";
+import { sample } from "./sample.ts";
 import { getScheduler, getWarmupSteps, type Schedule } from "./schedules.ts";
 import { assertResumable, type TrainerState } from "./state.ts";
 import { TrainingStep } from "./step.ts";
@@ -42,6 +50,8 @@ export type TrainResult = Omit<TrainEnd, "step"> & {
   readonly adapter: string | undefined;
   /** Last checkpoint written, if any. */
   readonly checkpoint: string | undefined;
+  /** With packing: what it has come to in the first epoch. */
+  readonly packing?: PackingReport;
 };
 
 /** What a run works with from its first step to its last. */
@@ -49,7 +59,8 @@ type Parts = {
   readonly step: TrainingStep;
   readonly optimizer: AdamW;
   readonly weights: ReadonlyMap<string, Tensor<"float32">>;
-  readonly sampler: BatchSampler;
+  readonly sampler: Sampler;
+  readonly packing: PackingReport | undefined;
   readonly metrics: readonly MetricsWriter[];
   readonly schedule: Schedule;
   readonly state: TrainerState;
@@ -83,17 +94,7 @@ export class Run {
   /** Loads everything; goes on where `saved` stopped. @throws TrainingError if it cannot. */
   static async begin(context: RunContext): Promise<Run> {
     const { model: peft, settings, engine, store, saved, trainDataset, signal } = context;
-    const { batchSize, shuffle, seed, groupByLength } = settings;
-    const lengths = groupByLength
-      ? await exampleLengths(trainDataset, { ...(signal && { signal }) })
-      : undefined;
-    const sampler = new BatchSampler({
-      length: trainDataset.length,
-      batchSize,
-      shuffle,
-      seed,
-      ...(lengths && { lengths }),
-    });
+    const { sampler, packing } = await sample(trainDataset, settings, { ...(signal && { signal }) });
     const state = initialState(context, sampler);
     if (saved) {
       assertResumable(saved.state.fingerprint, state.fingerprint);
@@ -122,6 +123,7 @@ export class Run {
       optimizer,
       weights,
       sampler,
+      packing,
       metrics: [...files, ...context.metrics],
       schedule,
       state,
@@ -155,7 +157,8 @@ export class Run {
     };
     await notify(this.context.callbacks, "onTrainEnd", end);
     const { step: _, ...rest } = end;
-    return { ...rest, steps: this.steps, adapter, checkpoint: this.checkpoint };
+    const { packing } = this.parts;
+    return { ...rest, steps: this.steps, adapter, checkpoint: this.checkpoint, ...(packing && { packing }) };
   }
 
   /** Frees the session and closes the metrics' files. */
@@ -176,11 +179,13 @@ export class Run {
   private async loop(): Promise<TrainEnd["reason"]> {
     const { state } = this;
     const { totalSteps, totalEpochs } = state;
+    const { packing } = this.parts;
     const begin = {
       step: state.step,
       totalSteps,
       totalEpochs,
       examples: this.context.trainDataset.length,
+      ...(packing && { packing }),
       trainableParameters: this.context.model.parameterCounts().trainable,
     };
     if (await notify(this.context.callbacks, "onTrainBegin", begin)) return "callback";
@@ -252,7 +257,8 @@ export class Run {
     } = this;
     const { trainDataset: dataset, padTokenId, signal } = this.context;
     const { labels } = objectiveOf(this.context.model.baseModel);
-    const collating = { padTokenId, side: settings.paddingSide, labels, ...(signal && { signal }) };
+    const { paddingSide: side, padToMultipleOf } = settings;
+    const collating = { padTokenId, side, padToMultipleOf, labels, ...(signal && { signal }) };
     for (;;) {
       let group: LoadedBatch[] = [];
       let left = state.batchesPerEpoch - state.batchInEpoch;
@@ -306,8 +312,11 @@ export class Run {
     state.step++;
     state.tokensSeen += tokens;
     state.batchInEpoch += batches.length;
-    if (state.batchInEpoch === state.batchesPerEpoch)
-      Object.assign(state, { epoch: state.epoch + 1, batchInEpoch: 0 });
+    if (state.batchInEpoch === state.batchesPerEpoch) {
+      const epoch = state.epoch + 1;
+      const { batchesPerEpoch } = this.parts.sampler.atEpoch(epoch);
+      Object.assign(state, { epoch, batchInEpoch: 0, batchesPerEpoch });
+    }
     const seconds = (performance.now() - started) / 1000;
     const end: StepEnd = {
       step: state.step,

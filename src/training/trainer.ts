@@ -7,6 +7,7 @@ import type { TrainerCallback } from "./callbacks.ts";
 import { checkedDataset } from "./checked-dataset.ts";
 import { type EvaluationResult, evaluate } from "./evaluate.ts";
 import type { MetricsWriter } from "./metrics.ts";
+import { objectiveOf } from "./objective.ts";
 import { resolveTrainingOptions, type TrainingOptions, type TrainingOptionsInput } from "./options.ts";
 import { Run, type RunContext, type TrainResult } from "./run.ts";
 import type { RunStore, SavedRun } from "./run-store.ts";
@@ -70,6 +71,11 @@ export class Trainer {
       ...rest
     } = options;
     this.settings = resolveTrainingOptions(rest, { hasEvalData: evalDataset !== undefined });
+    if (this.settings.packing && !objectiveOf(model.baseModel).packs)
+      throw new TrainingError(
+        `${model.baseModel.origin.name}: packing is for causal language models; a ${model.baseModel.modelType} is an encoder–decoder, whose examples need a row each. Leave packing out, or group examples by length.`,
+        { code: "cannot-pack", details: { modelType: model.baseModel.modelType } },
+      );
     this.given = {
       model,
       trainDataset: checkedDataset(trainDataset, {

@@ -151,6 +151,23 @@ describe("train a new adapter", () => {
   });
 });
 
+test("--packing says what it has come to, and puts short texts together", async () => {
+  const { modelPath, dataPath } = reference("llama-qv");
+  const args = ["train", modelPath, "--data", dataPath, "--batch-size", "2", "--epochs", "1", "--json"];
+  const packed = await graft([
+    ...[...args, "--packing", "--pack-length", "48", "--output", join(directory, "packed")],
+  ]);
+  expect(packed.code, packed.stderr).toBe(0);
+  expect(packed.stderr).toMatch(
+    /packing: 7 examples in 2 rows of up to 48 tokens, \d+\.\d % of them padding instead of \d+\.\d %\n/,
+  );
+  const { steps, packing } = packed.json<Trained & { packing: Record<string, unknown> }>();
+  expect(steps.map(({ tokens }) => tokens)).toEqual([84]);
+  expect(packing).toMatchObject({ rows: 2, packLength: 48 });
+  const wrong = await graft([...args, "--pack-length", "48", "--output", join(directory, "not-packed")]);
+  expect(wrong.json<ErrorDocument>().error.message).toContain("--pack-length has no effect without packing");
+});
+
 describe("interrupting and resuming", () => {
   const model = reference("llama-qv");
   const args = (output: string, steps: number, ...more: string[]): string[] => [

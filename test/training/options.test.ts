@@ -43,6 +43,8 @@ describe("training options", () => {
       seed: 42,
       shuffle: true,
       groupByLength: false,
+      packing: false,
+      padToMultipleOf: 1,
       paddingSide: "right",
     });
   });
@@ -230,6 +232,8 @@ describe("optionsFingerprint", () => {
       { seed: 1 },
       { shuffle: false },
       { groupByLength: true },
+      { packing: true },
+      { padToMultipleOf: 8 },
       { maxLength: 9 },
     ];
     for (const change of changes) expect(JSON.stringify(optionsFingerprint(withEval(change)))).not.toBe(base);
