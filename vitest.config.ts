@@ -6,6 +6,8 @@ export default defineConfig({
     exclude: ["test/oracle/**", "test/browser/**", "node_modules/**"],
     pool: "forks",
     globalSetup: "test/support/build-cli.ts",
-    testTimeout: 60_000,
+    // Generous, for machines that do other things as well: what hangs must fail, what is slow must not.
+    testTimeout: 240_000,
+    hookTimeout: 240_000,
   },
 });

@@ -2,6 +2,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { GraphError } from "../../errors.ts";
 import { byteSize, type DType, type Tensor } from "../../tensor/index.ts";
 import type { Dim, Shape } from "../dim.ts";
+import type { OpName } from "../ops/signatures.ts";
 import { operandsOf, reachable } from "../traverse.ts";
 import { type Node, scalar, type Value, type WeightStorage } from "../value.ts";
 import { type Encoding, encodings, onnxDataTypes } from "./encoding.ts";
@@ -12,6 +13,7 @@ import {
   type TensorProto,
   TensorProto_DataLocation,
   TensorProtoSchema,
+  type ValueInfoProto,
 } from "./onnx_pb.ts";
 import { attributeProto, valueInfo } from "./protos.ts";
 import { WeightFiles } from "./weight-files.ts";
@@ -19,6 +21,9 @@ import { WeightFiles } from "./weight-files.ts";
 /** Opset of everything that is emitted; ONNX IR version 10 is the first that allows it with bfloat16 weights. */
 const OPSET = 20;
 const IR_VERSION = 10;
+
+/** Operators whose symbolic output sizes ONNX Runtime does not derive. */
+const reshaping: ReadonlySet<OpName> = new Set(["Reshape", "Expand", "Slice", "Concat", "Pad", "Range"]);
 
 /** One input or output of a program. */
 export type Port = { readonly name: string; readonly dtype: DType; readonly shape: Shape };
@@ -58,8 +63,11 @@ export function emit(
 
 class Emitter {
   private readonly nodes: NodeProto[] = [];
+  private readonly shapes: ValueInfoProto[] = [];
   private readonly initializers: TensorProto[] = [];
   private readonly names = new Map<Value, string>();
+  /** Names of values that are outputs. */
+  private readonly wanted = new Map<Value, string>();
   private readonly inputs = new Map<string, Value>();
   private readonly constants = new Map<string, string>();
   private readonly dimNames = new Map<string, string>();
@@ -81,11 +89,11 @@ class Emitter {
   }
 
   program(): Program {
+    for (const [name, value] of Object.entries(this.outputs))
+      if (value.source.kind === "node" && !this.wanted.has(value)) this.wanted.set(value, name);
     for (const value of this.inOrder()) this.name(value);
     const named = Object.entries(this.outputs).map(([name, value]) => {
-      this.nodes.push(
-        create(NodeProtoSchema, { opType: "Identity", input: [this.name(value)], output: [name], name }),
-      );
+      if (this.wanted.get(value) !== name) this.emitNode("Identity", [this.name(value)], {}, name);
       return { name, dtype: value.dtype, shape: value.shape };
     });
     const inputs = [...this.inputs].map(([name, { dtype, shape }]) => ({ name, dtype, shape }));
@@ -102,6 +110,7 @@ class Emitter {
         initializer: this.initializers,
         input: inputs.map(valueInfo),
         output: named.map(valueInfo),
+        valueInfo: this.shapes,
       },
     });
     return {
@@ -146,6 +155,7 @@ class Emitter {
     if (known !== undefined) return known;
     const name = this.define(value);
     this.names.set(value, name);
+    this.declareShape(name, value);
     return name;
   }
 
@@ -161,8 +171,17 @@ class Emitter {
       case "dim":
         return this.squeezed(this.dim(source.dim));
       case "node":
-        return this.node(source.node);
+        return this.node(source.node, this.wanted.get(value));
     }
+  }
+
+  /**
+   * Names the symbolic dimensions of what ONNX Runtime would give new ones. It plans which buffers serve again by comparing
+   * shapes, each with those of all free buffers: where none match, planning takes seconds for the graph of a hundred layers.
+   */
+  private declareShape(name: string, { dtype, shape, source }: Value): void {
+    if (source.kind !== "node" || !reshaping.has(source.node.op)) return;
+    if (shape.some((dim) => typeof dim !== "number")) this.shapes.push(valueInfo({ name, dtype, shape }));
   }
 
   /** `wanted`, or if something is called that already, `wanted` with a number. */
@@ -195,7 +214,7 @@ class Emitter {
     return output;
   }
 
-  private node(node: Node): string {
+  private node(node: Node, name: string | undefined): string {
     const operands = (node.inputs as readonly (Value | undefined)[]).map((x) =>
       x === undefined ? "" : this.name(x),
     );
@@ -205,7 +224,7 @@ class Emitter {
     const dims = (encoding.dims ?? []).map((shape) => this.dims(shape));
     const dtype = (node.inputs[0] as Value).dtype;
     const scalars = (encoding.scalars ?? []).map((value) => this.name(scalar(value, dtype)));
-    return this.emitNode(node.op, [...operands, ...dims, ...scalars], encoding);
+    return this.emitNode(node.op, [...operands, ...dims, ...scalars], encoding, name);
   }
 
   /** Weights of one place, type and shape are one initializer, as tied weights are. */
