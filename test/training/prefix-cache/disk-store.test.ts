@@ -60,6 +60,7 @@ async function readable(count: number): Promise<number[]> {
     found.push(i);
   }
   expect(warn).not.toHaveBeenCalled();
+  expect(store.stats().examples).toBe(found.length);
   await store.close();
   return found;
 }
@@ -140,14 +141,32 @@ describe("DiskStore, interrupted or damaged", () => {
 
   it("has every example whose bytes are all there, wherever the data end", async () => {
     const { data } = await written(4);
-    const whole = await fs.readFile(data);
+    const bytes = await fs.readFile(data);
     const sizes = all(4).map((i) => encodeExample(kept(i, 1 + (i % 3)), "float32").length);
     const ends = sizes.map((_, i) => sizes.slice(0, i + 1).reduce((a, b) => a + b));
-    expect(ends.at(-1)).toBe(whole.length);
-    for (let length = 0; length <= whole.length; length++) {
-      await fs.writeFile(data, whole.subarray(0, length));
-      expect(await readable(4)).toEqual(all(ends.filter((end) => end <= length).length));
+    expect(ends.at(-1)).toBe(bytes.length);
+    for (let length = 0; length <= bytes.length; length++) {
+      await fs.writeFile(data, bytes.subarray(0, length));
+      const whole = ends.filter((end) => end <= length).length;
+      const store = await openStore();
+      expect(store.stats().examples).toBe(whole); // found missing without reading
+      await store.close();
+      expect(await readable(4)).toEqual(all(whole));
     }
+  });
+
+  it("takes no example for another, whichever byte of the index has changed", async () => {
+    const { index } = await written(4);
+    const bytes = await fs.readFile(index);
+    for (const [at] of bytes.entries())
+      for (const change of [1, 2]) {
+        await fs.writeFile(
+          index,
+          bytes.map((byte, i) => (i === at ? byte ^ change : byte)),
+        );
+        const start = bytes.indexOf("\n");
+        expect((await readable(4)).length).toBeGreaterThanOrEqual(at <= start ? 0 : 2);
+      }
   });
 
   it("never returns wrong values after any bits have flipped, and stores again what was damaged", async () => {

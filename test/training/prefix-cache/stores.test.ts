@@ -93,6 +93,8 @@ describe.each(stores)("%s", (_, open) => {
       expectSame(second, kept(key, (key % 5) + 1));
     }
     expect(store.stats()).toMatchObject({ examples: 20, hits: 120 });
+    const largest = encodeExample(kept(1, 5), "float32").length;
+    expect(store.stats().bytes).toBeLessThan(20 * (largest + 100)); // each is stored once
   });
 
   it("is full at its bound, keeps what it has, and still takes what is small enough", async () => {
