@@ -24,7 +24,7 @@ export type DiskStoreOptions = {
   readonly system?: Pick<typeof fs, "open" | "statfs">;
 };
 
-/** Bytes written between two looks at the free space. */
+/** Bytes written between two looks at the free space, of which so much more may be taken. */
 const SPACE_CHECK = 64 * 2 ** 20;
 
 /** Where an example lies, and the open file. */
@@ -252,7 +252,7 @@ export class DiskStore implements PrefixStore {
     if (this.unchecked < SPACE_CHECK) return;
     this.unchecked = 0;
     const { bavail, bsize } = await this.options.system.statfs(this.folder);
-    if (bavail * bsize - SPACE_CHECK < this.options.minFreeBytes)
+    if (bavail * bsize < this.options.minFreeBytes)
       throw Object.assign(new Error("the disk is nearly full"), { code: "ENOSPC" });
   }
 

@@ -326,11 +326,11 @@ describe("DiskStore, on a disk that fails", () => {
     const warn = vi.fn();
     const statfs = vi.fn(async () => ({ bavail: 3 * 2 ** 20, bsize: 1024 }));
     const system = { open: fs.open, statfs: statfs as unknown as typeof fs.statfs };
-    const store = await openStore({ system, minFreeBytes: 2 * 2 ** 30 });
+    const store = await openStore({ system, minFreeBytes: 3 * 2 ** 30 });
     expect(await store.put("a", kept(1))).toBe(true);
     expect(await store.put("b", kept(2))).toBe(true);
     expect(statfs).toHaveBeenCalledTimes(1); // not for every example
-    const greedy = await openStore({ system, minFreeBytes: 3 * 2 ** 30, onWarning: warn });
+    const greedy = await openStore({ system, minFreeBytes: 3 * 2 ** 30 + 1, onWarning: warn });
     expect(await greedy.put("c", kept(1))).toBe(false);
     expect(warn.mock.calls[0]![0]).toContain("the disk is nearly full");
   });
