@@ -1,7 +1,7 @@
 export { gradients } from "./autodiff.ts";
 export { type Cut, type CutOptions, cutFrozen, type Kept } from "./cut/cut-frozen.ts";
 export type { KeptRows } from "./cut/kept-rows.ts";
-export { joinKept, type Span, spansOfCounts, spansOfLabels, spansOfMask, splitKept } from "./cut/rows.ts";
+export { joinKept, type Span, spansInRows, spansOfCounts, splitKept } from "./cut/rows.ts";
 export {
   type Dim,
   dimAdd,

@@ -1,5 +1,5 @@
 import { expect } from "vitest";
-import { collate, type Example } from "../../src/data/index.ts";
+import { type Batch, collate, type Example } from "../../src/data/index.ts";
 import {
   type Cut,
   type CutOptions,
@@ -8,9 +8,8 @@ import {
   type Kept,
   reachable,
   type Span,
+  spansInRows,
   spansOfCounts,
-  spansOfLabels,
-  spansOfMask,
   splitKept,
   type Value,
 } from "../../src/graph/index.ts";
@@ -45,7 +44,11 @@ export function cutOf(
   });
 }
 
-type Batching = { readonly side: "left" | "right"; readonly padToMultipleOf?: number };
+type Batching = {
+  readonly side: "left" | "right";
+  readonly padToMultipleOf?: number;
+  readonly rows?: readonly number[][];
+};
 
 /**
  * Computes a batch's outputs as they are, and from what is kept of its examples when they are computed in other batches; expects
@@ -57,10 +60,14 @@ export class CutCase {
   private readonly sessions = new Map<Record<string, Value>, Session>();
   readonly outputs: Record<string, Value>;
 
-  constructor(engine: Engine, model: LanguageModel, image?: ImageSize) {
+  constructor(
+    engine: Engine,
+    model: LanguageModel,
+    { image, packed = false }: { image?: ImageSize; packed?: boolean } = {},
+  ) {
     this.engine = engine;
     this.model = model;
-    this.outputs = trainingProgram(model, { image }).outputs;
+    this.outputs = trainingProgram(model, { image, packed }).outputs;
   }
 
   /** For `examples`, which the prefix sees in `groups` of their numbers; `slack` is how far gradients may be apart, relatively. */
@@ -72,7 +79,14 @@ export class CutCase {
       whole,
       parts,
       slack = GRADIENT,
-    }: { groups: readonly number[][]; whole: Batching; parts: Batching; slack?: number },
+      prefix = cut.prefix,
+    }: {
+      groups: readonly number[][];
+      whole: Batching;
+      parts: Batching;
+      slack?: number;
+      prefix?: Cut["prefix"];
+    },
   ): Promise<void> {
     const { batch, feeds } = await this.feed(examples, whole);
     const plain = await this.run(this.outputs, feeds);
@@ -83,7 +97,7 @@ export class CutCase {
         group.map((i) => examples[i]!),
         parts,
       );
-      const values = await this.run(cut.prefix, part.feeds);
+      const values = await this.run(prefix, part.feeds);
       const split = cut.kept.map(({ name, rows }) => {
         const spans = spansFor(rows, part.batch);
         return splitKept(rows, values[name] as Tensor<"float32">, spans);
@@ -98,7 +112,7 @@ export class CutCase {
         source: batch.inputIds.shape,
         target: batch.labels.shape,
       };
-      const leading = rows.kind === "token" ? lengths[rows.sequence]! : [examples.length];
+      const leading = rows.kind === "token" ? lengths[rows.sequence]! : [batch.pixelValues!.shape[0]!];
       const values = examples.map((_, i) => keptOf.get(i)!.get(name)!);
       return [name, joinKept(rows, values, { leading, spans })] as const;
     });
@@ -119,12 +133,11 @@ export class CutCase {
   }
 
   /** A batch, and everything that the whole graph reads. */
-  private async feed(examples: readonly Example[], { side, padToMultipleOf = 1 }: Batching) {
+  private async feed(examples: readonly Example[], batching: Batching) {
     const objective = objectiveOf(this.model);
     const batch = collate(examples, {
       padTokenId: this.model.padTokenId,
-      side,
-      padToMultipleOf,
+      ...batching,
       labels: objective.labels,
     });
     const feeds = {
@@ -136,9 +149,11 @@ export class CutCase {
   }
 }
 
-function spansFor(rows: Kept["rows"], batch: ReturnType<typeof collate>): Span[] {
-  if (rows.kind === "example") return spansOfCounts(Array(batch.inputIds.shape[0]!).fill(1));
-  return rows.sequence === "target" ? spansOfLabels(batch.labels) : spansOfMask(batch.attentionMask);
+function spansFor(rows: Kept["rows"], { places, inputIds, labels }: Batch): Span[] {
+  if (rows.kind === "example") return spansOfCounts(places.map(() => 1));
+  if (rows.sequence !== "target") return spansInRows(places, inputIds.shape[1]!);
+  const targets = places.map(({ row, labels: length }) => ({ row, start: 0, length }));
+  return spansInRows(targets, labels.shape[1]!);
 }
 
 /** Examples of random tokens, of other lengths each; the first tokens have no label. */

@@ -67,6 +67,23 @@ describe("a decoder", () => {
     },
   );
 
+  test("what was computed in padded rows serves packed ones", async () => {
+    const reference = new ReferenceCase(vectors("models/llama-qv"));
+    const model = adapt(await reference.loadBase(), { targetModules: ["q_proj", "v_proj"], ...lastLayer });
+    const { prefix, kept } = cutOf(new CutCase(engine(), model).outputs, { flopsPerByte: 30 })!;
+    const packed = new CutCase(engine(), model, { packed: true });
+    const cut = cutOf(packed.outputs, { flopsPerByte: 30 })!;
+    expect(cut.kept.map(({ name, rows }) => [name, rows])).toEqual(
+      kept.map(({ name, rows }) => [name, rows]),
+    );
+    await packed.compare(cut, examples, {
+      groups,
+      whole: { side: "right", rows: [[2, 0, 3], [1]] },
+      parts: { side: "right" },
+      prefix,
+    });
+  });
+
   test("what is kept is the hidden state below the first adapter, if projections are not worth their bytes", async () => {
     const model = adapt(await new ReferenceCase(vectors("models/llama-qv")).loadBase(), {
       targetModules: ["q_proj", "v_proj"],
@@ -169,7 +186,7 @@ describe("pictures and text", () => {
         data: Float32Array.from({ length: size }, (_, j) => Math.sin(j * (i + 1))),
       },
     }));
-    return { subject: new CutCase(engine(), model, image), examples };
+    return { subject: new CutCase(engine(), model, { image }), examples };
   }
 
   test.each<[string, LoraConfigOptions]>([

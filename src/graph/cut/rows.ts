@@ -9,23 +9,11 @@ import type { KeptRows } from "./kept-rows.ts";
 export type Span = { readonly start: number; readonly length: number };
 
 /**
- * Spans of the examples of a batch with one example per row: from the first real token to the last.
- * Shape of `mask`: [batch, sequence], 0 for padding. A row of padding has a span without tokens.
+ * Spans of examples that lie in rows of a padded length: `start` is the column of an example's first token, `length` how many it has.
+ * Of a decoder's tokens, which follow its labels, the column is 0 and the length that of the labels.
  */
-export const spansOfMask = (mask: Tensor<"int64" | "float32">): Span[] =>
-  spansOf(mask, (value) => Number(value) !== 0);
-
-/**
- * Spans of a decoder's sequences: from the first place, labelled or not, to the last label.
- * Shape of `labels`: [batch, target], -100 where nothing is learned.
- */
-export const spansOfLabels = (labels: Tensor<"int64">): Span[] => {
-  const width = labels.shape[1]!;
-  return spansOf(labels, (label) => label !== -100n).map(({ start, length }, row) => ({
-    start: row * width,
-    length: length === 0 ? 0 : start + length - row * width,
-  }));
-};
+export const spansInRows = (places: readonly (Span & { readonly row: number })[], width: number): Span[] =>
+  places.map(({ row, start, length }) => ({ start: row * width + start, length }));
 
 /** Spans of examples that have so many rows each: [1, 1, …] for what there is one of. */
 export function spansOfCounts(counts: readonly number[]): Span[] {
@@ -34,21 +22,6 @@ export function spansOfCounts(counts: readonly number[]): Span[] {
     const start = end;
     end += length;
     return { start, length };
-  });
-}
-
-function spansOf(
-  { shape, data }: Tensor<"int64" | "float32">,
-  isReal: (value: number | bigint) => boolean,
-): Span[] {
-  const [batch, width] = shape as [number, number];
-  return Array.from({ length: batch }, (_, row) => {
-    const at = row * width;
-    let [first, last] = [at, at + width - 1];
-    while (last >= at && !isReal(data[last]!)) last--;
-    if (last < at) return { start: at, length: 0 };
-    while (!isReal(data[first]!)) first++;
-    return { start: first, length: last - first + 1 };
   });
 }
 

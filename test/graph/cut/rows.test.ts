@@ -7,9 +7,8 @@ import {
   joinKept,
   type KeptRows,
   type Shape,
+  spansInRows,
   spansOfCounts,
-  spansOfLabels,
-  spansOfMask,
   splitKept,
   symbol,
 } from "../../../src/graph/index.ts";
@@ -42,39 +41,17 @@ function token(length: string, isFlat: boolean, shape: readonly number[]): KeptR
   return { kind: "token", batch: "batch", sequence: length, flat: isFlat, shape };
 }
 
-const int64 = (rows: number[][]): Tensor<"int64"> =>
-  tensor("int64", [rows.length, rows[0]!.length], BigInt64Array.from(rows.flat(), BigInt));
-
 describe("where examples lie", () => {
-  test("from the first real token to the last, on either side", () => {
-    const mask = [
-      [1, 1, 0, 0],
-      [0, 1, 1, 1],
-      [0, 1, 0, 1],
-      [0, 0, 0, 0],
+  test("in rows, one each or several", () => {
+    const places = [
+      { row: 0, start: 1, length: 3 },
+      { row: 2, start: 0, length: 2 },
+      { row: 2, start: 2, length: 2 },
     ];
-    const spans = [
-      { start: 0, length: 2 },
-      { start: 5, length: 3 },
-      { start: 9, length: 3 },
-      { start: 12, length: 0 },
-    ];
-    expect(spansOfMask(int64(mask))).toEqual(spans);
-    expect(spansOfMask(tensor("float32", [4, 4], Float32Array.from(mask.flat())))).toEqual(spans);
-  });
-
-  test("a decoder's tokens from the start to the last label", () => {
-    const labels = [
-      [4, 5, -100],
-      [-100, 0, -100],
-      [-100, -100, -100],
-      [1, 2, 3],
-    ];
-    expect(spansOfLabels(int64(labels))).toEqual([
-      { start: 0, length: 2 },
-      { start: 3, length: 2 },
-      { start: 6, length: 0 },
-      { start: 9, length: 3 },
+    expect(spansInRows(places, 4)).toEqual([
+      { start: 1, length: 3 },
+      { start: 8, length: 2 },
+      { start: 10, length: 2 },
     ]);
   });
 
