@@ -132,8 +132,9 @@ export function broadcastShapes(a: Shape, b: Shape, where: string): Dim[] {
 
 /** The numeric value of a dimension for known symbols. @throws GraphError for an unknown symbol. */
 export function evaluateDim(dim: Dim, symbols: ReadonlyMap<string, number>): number {
+  if (typeof dim === "number") return dim;
   let total = 0;
-  for (const [monomial, k] of termsOf(dim)) {
+  for (const [monomial, k] of dim.terms) {
     let product = k;
     for (const factor of factorsOf(monomial)) {
       const value = symbols.get(factor);

@@ -1,4 +1,4 @@
-import { type Dim, dimProduct, evaluateDim } from "../dim.ts";
+import { evaluateDim } from "../dim.ts";
 import type { InputsOf, OpName } from "../ops/signatures.ts";
 import type { Node, Value } from "../value.ts";
 
@@ -68,7 +68,8 @@ const costs: { readonly [Op in OpName]: Cost } = {
 };
 
 /** Elements of a value. @throws GraphError for a symbol without a size. */
-export const elementsOf = ({ shape }: Value, sizes: Sizes): number => evaluateDim(dimProduct(shape), sizes);
+export const elementsOf = ({ shape }: Value, sizes: Sizes): number =>
+  shape.reduce<number>((product, dim) => product * evaluateDim(dim, sizes), 1);
 
 /**
  * Work of one operator, in floating-point operations of a matrix product: 2 m n k for a product, 2 · results · window for a
@@ -84,15 +85,13 @@ export function flopsOf(node: Node, sizes: Sizes): number {
   switch (cost) {
     case "product": {
       const transposed = node.op === "Gemm" && (node as Node<"Gemm">).attributes.transA;
-      return 2 * results * sizeOf(a.shape.at(transposed ? 0 : -1)!, sizes);
+      return 2 * results * evaluateDim(a.shape.at(transposed ? 0 : -1)!, sizes);
     }
     case "convolution": // each result sums a window [in / group, rows, columns]
-      return (2 * results * elementsOf(b, sizes)) / sizeOf(b.shape[0]!, sizes);
+      return (2 * results * elementsOf(b, sizes)) / evaluateDim(b.shape[0]!, sizes);
     case "transposed convolution": // each operand is spread over a window [out / group, rows, columns]
-      return (2 * elementsOf(a, sizes) * elementsOf(b, sizes)) / sizeOf(b.shape[0]!, sizes);
+      return (2 * elementsOf(a, sizes) * elementsOf(b, sizes)) / evaluateDim(b.shape[0]!, sizes);
     default:
       return cost * Math.max(results, node.op.startsWith("Reduce") ? elementsOf(a, sizes) : 0);
   }
 }
-
-const sizeOf = (dim: Dim, sizes: Sizes): number => evaluateDim(dim, sizes);
