@@ -6,7 +6,7 @@ import * as op from "./ops/build.ts";
 import { isFloat } from "./ops/infer-checks.ts";
 import { recomputation } from "./recompute.ts";
 import { unsupported, zero } from "./rules/rule.ts";
-import { operandsOf, reachable } from "./traverse.ts";
+import { dependents, reachable } from "./traverse.ts";
 import type { Node, Value } from "./value.ts";
 
 /**
@@ -40,13 +40,6 @@ export function gradients(loss: Value, parameters: readonly Value[]): Value[] {
   return parameters.map(
     (parameter) => cotangents.get(parameter) ?? op.full(0, parameter.shape, parameter.dtype),
   );
-}
-
-/** The values that depend on one of the parameters. */
-function dependents(order: readonly Value[], parameters: readonly Value[]): ReadonlySet<Value> {
-  const found = new Set(parameters);
-  for (const value of order) if (operandsOf(value).some((x) => found.has(x))) found.add(value);
-  return found;
 }
 
 /** State of one walk. */

@@ -27,3 +27,10 @@ export function nodesOf(outputs: Iterable<Value>): Node[] {
   for (const value of reachable(outputs)) if (value.source.kind === "node") nodes.add(value.source.node);
   return [...nodes];
 }
+
+/** Those of `values`, which are in topological order, that depend on one of `sources`, and the sources themselves. */
+export function dependents(values: readonly Value[], sources: readonly Value[]): ReadonlySet<Value> {
+  const found = new Set(sources);
+  for (const value of values) if (operandsOf(value).some((x) => found.has(x))) found.add(value);
+  return found;
+}

@@ -1,5 +1,6 @@
 import { GraphError } from "../../errors.ts";
-import { apply, reshape } from "../ops/build.ts";
+import { reshape } from "../ops/build.ts";
+import { substitute } from "../substitute.ts";
 import { nodesOf, operandsOf, reachable } from "../traverse.ts";
 import { input, type Value } from "../value.ts";
 import { requireBoundSymbols } from "./bound-symbols.ts";
@@ -101,7 +102,15 @@ export function cutFrozen(
         code: "duplicate-input",
         details: { name: source.name },
       });
-  const suffix = replace(outputs, kept);
+  const suffix = substitute(
+    outputs,
+    new Map(
+      kept.map(({ name, value, rows }) => [
+        value,
+        reshape(input(name, "float32", fedShape(rows)), value.shape),
+      ]),
+    ),
+  );
   const flops = (of: Readonly<Record<string, Value>>): number =>
     nodesOf(Object.values(of)).reduce(
       (sum, node) => sum + (kinds.constant.has(node.outputs[0]!) ? 0 : flopsOf(node, sizes)),
@@ -200,24 +209,4 @@ function choose(
   return [...nodes].flatMap(([value, { need, make }]) =>
     sourceSide[need] === 1 && sourceSide[make] === 0 ? [value] : [],
   );
-}
-
-/** The outputs with kept values replaced by inputs. */
-function replace(outputs: Readonly<Record<string, Value>>, kept: readonly Kept[]): Record<string, Value> {
-  const replaced = new Map(
-    kept.map(({ name, value, rows }) => [
-      value,
-      reshape(input(name, "float32", fedShape(rows)), value.shape),
-    ]),
-  );
-  const current = (value: Value): Value => replaced.get(value) ?? value;
-  for (const value of reachable(Object.values(outputs))) {
-    if (value.source.kind !== "node" || replaced.has(value)) continue;
-    const { op, inputs, attributes } = value.source.node;
-    const old = inputs as readonly (Value | undefined)[];
-    const renewed = old.map((x) => x && current(x));
-    if (renewed.some((x, i) => x !== old[i]))
-      replaced.set(value, apply(op, renewed as never, attributes as never));
-  }
-  return Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, current(value)]));
 }
