@@ -15,7 +15,8 @@ const direct = {
   runtime: ["graph"],
   data: ["tensor"],
   processing: ["data", "regex"],
-  training: ["models", "adapters", "runtime", "data"],
+  quantization: ["nn", "checkpoint", "runtime"],
+  training: ["models", "adapters", "runtime", "data", "quantization"],
   generation: ["models", "adapters", "runtime", "processing"],
   evaluation: ["generation", "data"],
 };

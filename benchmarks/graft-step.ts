@@ -2,7 +2,7 @@
  * One training measurement with Graft, in a process of its own; the same work, options and output as torch_step.py.
  *
  *     node --import tsx benchmarks/graft-step.ts MODEL_DIR --rows FILE.json --lora JSON
- *         [--batch 4] [--steps 5] [--threads 2]
+ *         [--batch 4] [--steps 5] [--threads 2] [--base-dtype float32] [--no-head]
  *
  * A step is forward, backward and AdamW on one batch, without gradient checkpointing.
  */
@@ -17,6 +17,7 @@ import { readPicture } from "./rows.ts";
 const { getPeftModel, LoraConfig } = await import("../src/adapters/index.ts");
 const { collate } = await import("../src/data/index.ts");
 const { loadLanguageModel } = await import("../src/models/index.ts");
+const { quantizeWeights } = await import("../src/quantization/index.ts");
 const { createEngine } = await import("../src/runtime/node.ts");
 const { tensor } = await import("../src/tensor/index.ts");
 const { AdamW, TrainingStep, version } = await import("../src/training/index.ts");
@@ -30,6 +31,8 @@ const { values, positionals } = parseArgs({
     batch: { type: "string", default: "4" },
     steps: { type: "string", default: "5" },
     threads: { type: "string", default: "2" },
+    "base-dtype": { type: "string", default: "float32" },
+    "no-head": { type: "boolean", default: false },
     "learning-rate": { type: "string", default: "1e-4" },
   },
 });
@@ -49,6 +52,8 @@ const begin = performance.now();
 const model = await loadLanguageModel(positionals[0]!);
 const peft = getPeftModel(model, LoraConfig.fromJSON({ peft_type: "LORA", ...JSON.parse(values.lora) }));
 await peft.materialize();
+if (values["base-dtype"] === "int8")
+  await quantizeWeights(model, { dtype: values["base-dtype"], head: !values["no-head"] });
 const parameters = new Map([...peft.trainableParameters()].map(([name, { data }]) => [name, data!]));
 const optimizer = new AdamW(parameters, { learningRate: Number(values["learning-rate"]), weightDecay: 0.01 });
 const engine = await createEngine({ threads });
@@ -87,7 +92,7 @@ console.log(
     importSeconds,
     loss: losses.at(-1),
     losses,
-    dtype: "float32",
+    dtype: values["base-dtype"],
     batch: batchSize,
     threads,
     trainableParameters: peft.parameterCounts().trainable,

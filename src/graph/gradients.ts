@@ -127,11 +127,29 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   Cos: ({ inputs: [x], dy }) => [op.neg(op.mul(dy, op.sin(x)))],
   Sin: ({ inputs: [x], dy }) => [op.mul(dy, op.cos(x))],
   Identity: ({ dy }) => [dy],
+  // y = |x|, so dx = dy sign x
+  Abs: ({ inputs: [x], dy }) => [op.where(op.greater(x, 0), dy, op.where(op.less(x, 0), op.neg(dy), 0))],
   Gelu: geluRule,
   Cast: ({ inputs: [x], dy }) => [isFloat(x.dtype) ? op.cast(dy, x.dtype) : zero],
 
   MatMul: matmulRule,
   Gemm: gemmRule,
+  // y = x Ŵᵀ, so dx = dy Ŵ: the derivative in exact arithmetic, whatever rounds x and dy on a device. Nothing trains Ŵ.
+  QuantizedMatMul: ({ inputs: [, codes, scales], attributes: { transB }, dy }) => [
+    op.quantizedMatMul(dy, codes, scales, { transB: !transB }),
+    zero,
+    unsupported,
+  ],
+  // Steps: rewriting makes them of operators that have a derivative.
+  QuantizeLinear: () => [unsupported, unsupported, zero],
+  QGemm: () => [zero, unsupported, zero, zero, unsupported, zero],
+  DequantizeLinear: ({ inputs: [codes, scale], attributes: { axis }, dy }) => [
+    zero,
+    op.reduceSum(op.mul(dy, op.cast(codes, scale.dtype)), {
+      axes: codes.shape.flatMap((_, i) => (i === axis ? [] : [i])),
+      keepdims: false,
+    }),
+  ],
   // y = softmax x, so dx = y (dy - Σ dy y)
   Softmax: ({ y, dy, attributes: { axis } }) => [
     op.mul(y, op.sub(dy, op.reduceSum(op.mul(dy, y), { axes: [axis] }))),

@@ -19,5 +19,6 @@ export { Layer, Module, ModuleDict, type ModuleKind, ModuleList } from "./module
 export type { ListedModule, ListedModules, OlderLayout } from "./older-layout.ts";
 export { Parameter } from "./parameter.ts";
 export { PreTrainedModel } from "./pretrained-model.ts";
+export { type OutlierChannels, type QuantizedWeight, quantizedProduct } from "./quantized-weight.ts";
 export { RMSNorm } from "./rms-norm.ts";
 export { RotaryEmbedding, type RotaryTable } from "./rotary.ts";

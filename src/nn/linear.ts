@@ -1,6 +1,7 @@
 import { dimProduct, op, type Value } from "../graph/index.ts";
 import { Layer } from "./module.ts";
 import { Parameter } from "./parameter.ts";
+import { type QuantizedWeight, quantizedProduct } from "./quantized-weight.ts";
 
 /** Folds all axes but the last into one, so that a product is one two-dimensional Gemm. */
 export const toRows = (x: Value): Value =>
@@ -21,6 +22,8 @@ export class Linear extends Layer {
   readonly bias: Parameter | undefined;
   readonly inFeatures: number;
   readonly outFeatures: number;
+  /** Stands for the weight in products for as long as that is frozen. */
+  quantized: QuantizedWeight | undefined;
 
   constructor(
     inFeatures: number,
@@ -35,6 +38,11 @@ export class Linear extends Layer {
   }
 
   override forward(x: Value): Value {
-    return fromRows(op.gemm(toRows(x), this.weight.value, { c: this.bias?.value, transB: true }), x);
+    const { weight, bias, quantized } = this;
+    const rows = toRows(x);
+    if (!quantized || weight.trainable)
+      return fromRows(op.gemm(rows, weight.value, { c: bias?.value, transB: true }), x);
+    const product = quantizedProduct(rows, quantized);
+    return fromRows(bias ? op.add(product, bias.value) : product, x);
   }
 }

@@ -1,4 +1,5 @@
 import { dimProduct, type Lowering, op } from "../graph/index.ts";
+import { dequantizedProducts, integerProducts } from "./quantized-lowerings.ts";
 import type { Device } from "./types.ts";
 import { webgpuLowering } from "./webgpu-lowerings.ts";
 
@@ -24,9 +25,9 @@ const scatterSerially: NonNullable<Lowering["ScatterND"]> = ([data, indices, upd
  * leaves the operators it lacks to the CPU, and with them the CPU's rewrites.
  */
 export const lowerings: { readonly [D in Device]: Lowering } = {
-  cpu: { ScatterND: scatterSerially },
-  cuda: {},
-  coreml: { ScatterND: scatterSerially },
-  dml: {},
-  webgpu: webgpuLowering,
+  cpu: { ScatterND: scatterSerially, QuantizedMatMul: integerProducts() },
+  cuda: { QuantizedMatMul: dequantizedProducts },
+  coreml: { ScatterND: scatterSerially, QuantizedMatMul: dequantizedProducts },
+  dml: { QuantizedMatMul: dequantizedProducts },
+  webgpu: { ...webgpuLowering, QuantizedMatMul: dequantizedProducts },
 };

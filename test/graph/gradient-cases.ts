@@ -1,4 +1,4 @@
-import { type OpName, op, type Value } from "../../src/graph/index.ts";
+import { constantOf, type OpName, op, scalar, type Value } from "../../src/graph/index.ts";
 import type { ConvOptions } from "../../src/graph/ops/build.ts";
 import type { DType, Tensor } from "../../src/tensor/index.ts";
 import { Numbers, tensorOf } from "../support/run-graph.ts";
@@ -46,6 +46,12 @@ const truth = (shape: readonly number[], values: readonly number[]): Input => ({
   shape,
   values,
   dtype: "bool",
+});
+
+const int8 = (shape: readonly number[], values: readonly number[]): Input => ({
+  shape,
+  values,
+  dtype: "int8",
 });
 
 function gradientCase(
@@ -199,6 +205,7 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
   Cos: unary(op.cos),
   Sin: unary(op.sin),
   Identity: unary(op.identity),
+  Abs: unary(op.abs, signed),
   Gelu: [...unary((x) => op.gelu(x)), ...unary((x) => op.gelu(x, "tanh"), any, "tanh form, ")],
   Cast: [
     // Through the other float type and back, so that the sum stays in the type of the test.
@@ -209,6 +216,46 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
   ],
   MatMul: matmulShapes.map(([name, a, b]) => gradientCase(name, [any(...a), any(...b)], op.matmul)),
   Gemm: gemmCases,
+  QuantizedMatMul: [true, false].map((transB) =>
+    gradientCase(
+      transB ? "forward" : "backward",
+      [any(3, transB ? 4 : 2), int8([2, 4], [127, -3, 0, 64, -127, 5, 90, 1]), positive(2)],
+      (x, codes, scales) => op.quantizedMatMul(x, codes, scales, { transB }),
+      [0],
+    ),
+  ),
+  QuantizeLinear: [
+    gradientCase("between the steps", [between(0.2, 0.4)(2, 3)], (x) =>
+      op.cast(op.quantizeLinear(x, scalar(1, x.dtype), scalar(128, "uint8")), x.dtype),
+    ),
+  ],
+  DequantizeLinear: [
+    gradientCase("rows", [int8([2, 3], [1, -2, 3, 4, -5, 6]), positive(2)], (codes, scale) =>
+      op.dequantizeLinear(codes, scale, 0),
+    ),
+    gradientCase("columns", [int8([2, 3], [1, -2, 3, 4, -5, 6]), positive(3)], (codes, scale) =>
+      op.dequantizeLinear(codes, scale, -1),
+    ),
+  ],
+  QGemm: [false, true].map((transB) =>
+    gradientCase(
+      transB ? "b transposed" : "b as it is",
+      [any(2, 2), int8([2, 2], [1, -2, 3, 4])],
+      (x, b) => {
+        const a = { codes: op.cast(constantOf([130, 3, 128, 255], [2, 2], "int32"), "uint8") };
+        const zero = scalar(0, "int8");
+        return op.add(
+          x,
+          op.qGemm(
+            { ...a, scale: scalar(0.5), zeroPoint: scalar(128, "uint8") },
+            { codes: b, scale: scalar(0.25), zeroPoint: zero },
+            { transB },
+          ),
+        );
+      },
+      [0],
+    ),
+  ),
   Softmax: [
     gradientCase("last axis", [any(2, 4)], (x) => op.softmax(x)),
     gradientCase("middle axis", [any(2, 3, 2)], (x) => op.softmax(x, 1)),

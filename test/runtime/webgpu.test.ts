@@ -15,6 +15,7 @@ import {
 import type { Engine } from "../../src/runtime/index.ts";
 import { lowerings } from "../../src/runtime/lowerings.ts";
 import { createEngine } from "../../src/runtime/node.ts";
+import { dequantizedProducts } from "../../src/runtime/quantized-lowerings.ts";
 import type { Tensor } from "../../src/tensor/index.ts";
 import { type GradientCase, gradientCases } from "../graph/gradient-cases.ts";
 import { maxAbsDifference, relativeL2 } from "../support/close.ts";
@@ -72,15 +73,19 @@ describe.skipIf(gpu === undefined)(`WebGPU${reason && ` (skipped: ${reason})`}`,
   test.each(Object.entries(gradientCases))(
     "%s agrees with the CPU, forward and backward",
     async (_, cases) => {
-      const { outputs, feeds } = programOf(cases);
+      const { outputs: program, feeds } = programOf(cases);
+      const outputs = lower(program, { QuantizedMatMul: dequantizedProducts }); // integers on the CPU
       const [actual, expected] = [await evaluate(gpu!, outputs, feeds), await evaluate(cpu, outputs, feeds)];
       for (const [name, value] of Object.entries(expected))
         expect(relativeL2(numbersOf(actual[name]!), numbersOf(value)), name).toBeLessThan(TOLERANCE);
     },
   );
 
-  /** Cast's cases go through float64 and int64, for which there are no kernels; ScatterND reshapes its int64 indices. */
-  const onCpu: ReadonlySet<OpName> = new Set(["Cast", "ScatterND"]);
+  /**
+   * Cast's cases go through float64 and int64, for which there are no kernels; ScatterND reshapes its int64 indices. Products
+   * of integers are for the CPU alone.
+   */
+  const onCpu: ReadonlySet<OpName> = new Set(["Cast", "ScatterND", "QuantizeLinear", "QGemm"]);
 
   test.each(Object.keys(gradientCases) as OpName[])(
     "%s runs on the GPU, or is known not to",

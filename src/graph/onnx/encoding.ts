@@ -1,3 +1,4 @@
+import { GraphError } from "../../errors.ts";
 import type { DType } from "../../tensor/index.ts";
 import { type Dim, type Shape, shapeEquals } from "../dim.ts";
 import type { AttributesOf, ConvAttributes, InputsOf, OpName } from "../ops/signatures.ts";
@@ -91,12 +92,25 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
   Cos: plain,
   Sin: plain,
   Identity: plain,
+  Abs: plain,
   Gelu: ({ approximate }) => ({ attributes: { approximate: { string: approximate } } }),
   Cast: ({ to }) => ({ attributes: { to: int(onnxDataTypes[to]) } }),
   MatMul: plain,
   Gemm: ({ alpha, beta, transA, transB }) => ({
     attributes: { alpha: { float: alpha }, beta: { float: beta }, transA: int(transA), transB: int(transB) },
   }),
+  QuantizedMatMul: () => {
+    throw new GraphError(
+      "QuantizedMatMul is no operator of ONNX: the device's rewrites have to replace it.",
+      {
+        code: "not-lowered",
+        details: { op: "QuantizedMatMul" },
+      },
+    );
+  },
+  QuantizeLinear: plain,
+  DequantizeLinear: axisOnly,
+  QGemm: ({ transB }) => ({ domain: "com.microsoft", attributes: { transB: int(transB) } }),
   Softmax: axisOnly,
   Conv: (attributes) => ({ attributes: convolution(attributes) }),
   ConvTranspose: (attributes) => ({

@@ -52,6 +52,7 @@ type UnaryOp =
   | "Cos"
   | "Sin"
   | "Identity"
+  | "Abs"
   | "Not";
 const unary =
   (op: UnaryOp) =>
@@ -92,6 +93,7 @@ export const relu = unary("Relu");
 export const cos = unary("Cos");
 export const sin = unary("Sin");
 export const identity = unary("Identity");
+export const abs = unary("Abs");
 export const not = unary("Not");
 
 export const reduceSum = reduce("ReduceSum");
@@ -122,6 +124,28 @@ export const gemm = (
   b: Value,
   { c, alpha = 1, beta = 1, transA = false, transB = false }: GemmOptions = {},
 ): Value => apply("Gemm", [a, b, c], { alpha, beta, transA, transB });
+
+/** x Ŵᵀ (transB) or x Ŵ for a frozen weight Ŵ of int8 codes [out, in] and a scale per output channel. */
+export const quantizedMatMul = (
+  x: Value,
+  codes: Value,
+  scales: Value,
+  { transB }: { transB: boolean },
+): Value => apply("QuantizedMatMul", [x, codes, scales], { transB });
+
+/** Nearest uint8 to x / scale + zeroPoint. */
+export const quantizeLinear = (x: Value, scale: Value, zeroPoint: Value): Value =>
+  apply("QuantizeLinear", [x, scale, zeroPoint], {});
+
+/** scale · codes, the scale along `axis`. */
+export const dequantizeLinear = (codes: Value, scale: Value, axis: number): Value =>
+  apply("DequantizeLinear", [codes, scale], { axis: fromEnd(axis, codes) });
+
+type Quantized = { readonly codes: Value; readonly scale: Value; readonly zeroPoint: Value };
+
+/** Product of two quantised matrices, as float32. */
+export const qGemm = (a: Quantized, b: Quantized, { transB = false } = {}): Value =>
+  apply("QGemm", [a.codes, a.scale, a.zeroPoint, b.codes, b.scale, b.zeroPoint], { transB });
 
 export const softmax = (x: Value, axis = -1): Value => apply("Softmax", [x], { axis: fromEnd(axis, x) });
 

@@ -21,6 +21,12 @@ import {
   requireSameDtype,
 } from "./infer-checks.ts";
 import { inferConv, inferConvTranspose } from "./infer-conv.ts";
+import {
+  inferDequantizeLinear,
+  inferQGemm,
+  inferQuantizedMatMul,
+  inferQuantizeLinear,
+} from "./infer-quantized.ts";
 import type { AttributesOf, InputsOf, OpName } from "./signatures.ts";
 
 const replaceAxis = (shape: Shape, axis: number, dim: Dim): Dim[] =>
@@ -236,10 +242,15 @@ export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, Attri
   Cos: float("Cos"),
   Sin: float("Sin"),
   Identity: same,
+  Abs: same,
   Gelu: ([x]) => float("Gelu")([x], {}),
   Cast: ([x], { to }) => ({ dtype: to, shape: x.shape }),
   MatMul: inferMatMul,
   Gemm: inferGemm,
+  QuantizedMatMul: inferQuantizedMatMul,
+  QuantizeLinear: inferQuantizeLinear,
+  DequantizeLinear: inferDequantizeLinear,
+  QGemm: inferQGemm,
   Softmax: ([x], { axis }) => {
     requireAxis("Softmax", axis, x.shape);
     return { dtype: x.dtype, shape: x.shape };

@@ -40,6 +40,7 @@ export type OpSignatures = {
   Cos: Unary;
   Sin: Unary;
   Identity: Unary;
+  Abs: Unary;
   Gelu: Op<readonly [x: Value], { readonly approximate: "none" | "tanh" }>;
   Cast: Op<readonly [x: Value], { readonly to: DType }>;
 
@@ -48,6 +49,26 @@ export type OpSignatures = {
   Gemm: Op<
     readonly [a: Value, b: Value, c: Value | undefined],
     { readonly alpha: number; readonly beta: number; readonly transA: boolean; readonly transB: boolean }
+  >;
+  /**
+   * Graft's own: x Ŵᵀ (transB) or x Ŵ for a quantised weight Ŵ of [out, in], two-dimensional x. Every device rewrites it before
+   * emission, into a product of integers or into a product with Ŵ itself.
+   * int8: codes [out, in] int8, scales [out], Ŵ[n, k] = scales[n] · codes[n, k].
+   * uint8: codes [out, in / 2], two of 4 bits each, the lower first; scales [out, in / blockSize],
+   * Ŵ[n, k] = scales[n, ⌊k / blockSize⌋] · (code - 8).
+   */
+  QuantizedMatMul: Op<readonly [x: Value, codes: Value, scales: Value], { readonly transB: boolean }>;
+  /** Nearest uint8 to x / scale + zeroPoint, ties to even; scale and zeroPoint are scalars. */
+  QuantizeLinear: Op<readonly [x: Value, scale: Value, zeroPoint: Value]>;
+  /** scale · codes along an axis, scale [codes.shape[axis]]. */
+  DequantizeLinear: Op<readonly [codes: Value, scale: Value], { readonly axis: number }>;
+  /**
+   * com.microsoft: aScale · bScale · (a - aZero) op(b - bZero) in float32, for uint8 a [m, inner] and int8 b; aScale and aZero
+   * scalars, bScale and bZero scalars or one per column of the result.
+   */
+  QGemm: Op<
+    readonly [a: Value, aScale: Value, aZero: Value, b: Value, bScale: Value, bZero: Value],
+    { readonly transB: boolean }
   >;
   Softmax: Op<readonly [x: Value], { readonly axis: number }>;
   /** x [batch, in, height, width] correlated with w [out, in / group, rows, columns], plus b [out]. */

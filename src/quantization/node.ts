@@ -1,0 +1,90 @@
+import { createHash } from "node:crypto";
+import { mkdir, readFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { readSafetensors } from "../checkpoint/index.ts";
+import { fileSource, writeFileAtomic, writeSafetensors } from "../checkpoint/node.ts";
+import type { WeightStorage } from "../graph/index.ts";
+import type { Parameter } from "../nn/index.ts";
+import type { Tensor } from "../tensor/index.ts";
+import { bytesOf } from "./encode.ts";
+import type { CodeStore, StoredWeight } from "./stored-codes.ts";
+
+/** Codes that are in memory at a time; a file of the cache has about as many bytes. */
+const fileSize = 2 ** 28;
+
+/** Counted up when the codes of a weight change. */
+const VERSION = 1;
+
+const INDEX = "index.json";
+
+/** What a cached directory holds; written last, so that a directory with it is complete. */
+type Index = { readonly files: readonly string[]; readonly errors: Readonly<Record<string, number>> };
+
+/** Where codes are cached unless somebody says otherwise: `$XDG_CACHE_HOME/graft/quantized`, or below `~/.cache`. */
+export const defaultCacheDirectory = (): string =>
+  join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "graft", "quantized");
+
+/**
+ * Keeps codes in safetensors files below a directory, for ONNX Runtime to map, under a name made of the weights' contents: a
+ * second run finds them there.
+ * @throws CheckpointError if weights cannot be read or files not be written.
+ */
+export async function cachedCodes(
+  parameters: ReadonlyMap<string, Parameter>,
+  format: string,
+  cacheDirectory = defaultCacheDirectory(),
+): Promise<CodeStore> {
+  const directory = join(cacheDirectory, await contentKey(parameters, format));
+  return async (encoded) => {
+    const cached = await readCached(directory);
+    if (cached) return cached;
+    await mkdir(directory, { recursive: true });
+    const files: string[] = [];
+    const errors: Record<string, number> = {};
+    let tensors = new Map<string, Tensor>();
+    let bytes = 0;
+    const write = async (): Promise<void> => {
+      const file = `codes-${files.length}.safetensors`;
+      await writeSafetensors(join(directory, file), tensors);
+      files.push(file);
+      tensors = new Map();
+      bytes = 0;
+    };
+    for await (const [name, { codes, scales, error }] of encoded) {
+      tensors.set(`${name}.codes`, codes).set(`${name}.scales`, scales);
+      errors[name] = error;
+      bytes += codes.data.byteLength + scales.data.byteLength;
+      if (bytes >= fileSize) await write();
+    }
+    if (tensors.size > 0) await write();
+    await writeFileAtomic(join(directory, INDEX), JSON.stringify({ files, errors } satisfies Index));
+    return (await readCached(directory))!;
+  };
+}
+
+async function readCached(directory: string): Promise<Map<string, StoredWeight> | undefined> {
+  const text = await readFile(join(directory, INDEX), "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const { files, errors } = JSON.parse(text) as Index;
+  const tensors = new Map<string, WeightStorage>();
+  for (const file of files)
+    for (const [name, entry] of (await readSafetensors(await fileSource(join(directory, file)))).tensors)
+      tensors.set(name, entry);
+  return new Map(
+    Object.entries(errors).map(([name, error]) => [
+      name,
+      { codes: tensors.get(`${name}.codes`)!, scales: tensors.get(`${name}.scales`)!, error },
+    ]),
+  );
+}
+
+/** A hash of the weights as they are stored, their names and the format of the codes. */
+async function contentKey(parameters: ReadonlyMap<string, Parameter>, format: string): Promise<string> {
+  const hash = createHash("sha256").update(`graft ${VERSION} ${format}`);
+  for (const [name, parameter] of parameters) {
+    hash.update(`\n${name} ${parameter.data ? "float32" : parameter.storage?.dtype} ${parameter.shape}\n`);
+    for await (const piece of bytesOf(parameter)) hash.update(piece);
+  }
+  return hash.digest("hex").slice(0, 32);
+}

@@ -1,0 +1,104 @@
+import { Linear, type Parameter, type PreTrainedModel } from "../nn/index.ts";
+import { type EncodedWeight, encodeWeight } from "./encode.ts";
+import { int8Codes } from "./int8.ts";
+import type { RowCodes } from "./row-codes.ts";
+import { type CodeStore, inMemory } from "./stored-codes.ts";
+
+/** What frozen weights of linear layers are kept as. */
+export const baseDtypes = ["float32", "int8"] as const;
+export type BaseDtype = (typeof baseDtypes)[number];
+export type QuantizedDtype = Exclude<BaseDtype, "float32">;
+
+const formats: { readonly [D in QuantizedDtype]: RowCodes } = { int8: int8Codes };
+
+export type QuantizeOptions = {
+  readonly dtype: QuantizedDtype;
+  /** Whether the layer that scores the vocabulary is quantised too. */
+  readonly head?: boolean;
+  /** Layers whose weight errs more than this, as ‖W - Ŵ‖ / ‖W‖, keep it. */
+  readonly maxError?: number;
+  /**
+   * Directory for the codes, in Node; by default one for all models below the user's cache directory. `null` keeps codes in
+   * memory, as a browser does.
+   */
+  readonly cacheDirectory?: string | null;
+};
+
+/** A layer that was to be quantised. */
+export type QuantizedLayer = {
+  /** Path in the module tree. */
+  readonly path: string;
+  readonly linear: Linear;
+  /** ‖W - Ŵ‖ / ‖W‖. */
+  readonly weightError: number;
+};
+
+export type QuantizationReport = {
+  readonly dtype: QuantizedDtype;
+  readonly quantized: readonly QuantizedLayer[];
+  /** Layers that keep their weight, as its codes would be too far from it. */
+  readonly kept: readonly QuantizedLayer[];
+  /** Bytes of the codes and scales. */
+  readonly bytes: number;
+};
+
+/**
+ * Puts codes of few bits in the place of the frozen weights of a model's linear layers: those below adapters, and all others
+ * that nothing trains. Embeddings, norms, biases, convolutions and adapters stay as they are; of a weight that an embedding
+ * shares with the head, only the head's product is quantised. Call it when it is known what is trained.
+ * @throws GraphError if nothing has been loaded, CheckpointError if weights cannot be read or codes not be written.
+ */
+export async function quantizeWeights(
+  model: PreTrainedModel,
+  { dtype, head = true, maxError = maxErrors[dtype], cacheDirectory }: QuantizeOptions,
+): Promise<QuantizationReport> {
+  const format = formats[dtype];
+  const layers = linearLayers(model, head).filter(([, { inFeatures }]) => format.fits(inFeatures));
+  const weights = new Map(layers.map(([path, { weight }]) => [path, weight]));
+  const store = await codeStore(weights, dtype, cacheDirectory);
+  const stored = await store(encodeAll(weights, format));
+  const quantized: QuantizedLayer[] = [];
+  const kept: QuantizedLayer[] = [];
+  let bytes = 0;
+  for (const [path, linear] of layers) {
+    const { codes, scales, error } = stored.get(path)!;
+    const isClose = error <= maxError;
+    linear.quantized = isClose ? { codes, scales } : undefined;
+    (isClose ? quantized : kept).push({ path, linear, weightError: error });
+    if (isClose) bytes += codes.byteLength + scales.byteLength;
+  }
+  return { dtype, quantized, kept, bytes };
+}
+
+/** What rounding may cost at most. Weights with bell-shaped rows err by about 0.01 in 8 bits. */
+const maxErrors: { readonly [D in QuantizedDtype]: number } = { int8: 0.03 };
+
+/** The layers whose weights come from the checkpoint and are not trained. */
+function linearLayers(model: PreTrainedModel, head: boolean): [path: string, linear: Linear][] {
+  const found: [string, Linear][] = [];
+  for (const [path, module] of model.namedModules())
+    if (module instanceof Linear && isFrozen(module.weight) && (head || path !== model.outputEmbeddingPath))
+      found.push([path, module]);
+  return found;
+}
+
+/** An adapter's own weights, even where nothing trains them, do not lie in the checkpoint. */
+const isFrozen = ({ trainable, storage }: Parameter): boolean => !trainable && storage !== undefined;
+
+async function* encodeAll(
+  weights: ReadonlyMap<string, Parameter>,
+  format: RowCodes,
+): AsyncGenerator<[name: string, weight: EncodedWeight]> {
+  for (const [name, weight] of weights) yield [name, await encodeWeight(weight, format)];
+}
+
+async function codeStore(
+  weights: ReadonlyMap<string, Parameter>,
+  format: string,
+  cacheDirectory: string | null | undefined,
+): Promise<CodeStore> {
+  const { process } = globalThis as { process?: { versions?: { node?: string } } };
+  if (cacheDirectory === null || process?.versions?.node === undefined) return inMemory;
+  const { cachedCodes } = await import("./node.ts");
+  return cachedCodes(weights, format, cacheDirectory);
+}
