@@ -39,6 +39,7 @@ const elementwise: ReadonlySet<OpName> = new Set<OpName>([
   "Cos",
   "Sin",
   "Identity",
+  "Abs",
   "Gelu",
   "Cast",
   "Where",
@@ -84,6 +85,10 @@ export function rowWise(node: Node, rows: Dim): RowWise | undefined {
   if (is(node, "MatMul")) {
     const [a, b] = node.inputs;
     return b.rank === 2 && lead < a.rank ? first((some) => op.matmul(some, b)) : undefined;
+  }
+  if (is(node, "QuantizedMatMul")) {
+    const [, codes, scales] = node.inputs;
+    return lead > 1 ? undefined : first((some) => op.quantizedMatMul(some, codes, scales, node.attributes));
   }
   if (is(node, "SimplifiedLayerNormalization") || is(node, "LayerNormalization")) {
     if (lead === y.rank) return undefined;

@@ -93,7 +93,7 @@ export function flopsOf(node: Node, sizes: Sizes): number {
       return 2 * results * evaluateDim(a.shape.at(transposed ? 0 : -1)!, sizes);
     }
     case "rounded product": // of 8-bit integers, three times as fast as of floats
-      return (2 * results * sizeOf(a.shape.at(-1)!, sizes)) / 3;
+      return (2 * results * evaluateDim(a.shape.at(-1)!, sizes)) / 3;
     case "convolution": // each result sums a window [in / group, rows, columns]
       return (2 * results * elementsOf(b, sizes)) / evaluateDim(b.shape[0]!, sizes);
     case "transposed convolution": // each operand is spread over a window [out / group, rows, columns]
