@@ -7,9 +7,16 @@ export type PrefetchOptions = {
   signal?: AbortSignal;
 };
 
+/** Resolves when all that is under way on this thread has had its turn. */
+const turn = (): Promise<void> =>
+  new Promise((resolve) => {
+    setTimeout(resolve, 0);
+  });
+
 /**
- * `prepare` each item ahead of its use, in order, at most `depth` at once. An error comes out in its turn; leaving the
- * loop early starts nothing more.
+ * `prepare` each item ahead of its use, in order, at most `depth` at once. The next ones begin once whoever got this one
+ * waits for something, such as the engine's thread: until then they would keep it from being asked. An error comes out in
+ * its turn; leaving the loop early starts nothing more.
  */
 export async function* prefetch<Item, Result>(
   items: Iterable<Item>,
@@ -20,13 +27,17 @@ export async function* prefetch<Item, Result>(
     throw new RangeError(`depth must be a positive integer, got ${depth}.`);
   const iterator = items[Symbol.iterator]();
   const waiting: Promise<Result>[] = [];
-  let done = false;
+  let [done, left] = [false, false];
   const fill = (): void => {
     while (!done && waiting.length < depth) {
       const next = iterator.next();
       if (next.done === true) done = true;
       else {
-        const result = Promise.resolve(next.value).then(prepare);
+        const { value } = next;
+        const result = turn().then(() => {
+          if (left) throw new Error("The loop was left."); // nobody hears of it
+          return prepare(value);
+        });
         result.catch(() => {}); // reported in its turn, below
         waiting.push(result);
       }
@@ -42,6 +53,7 @@ export async function* prefetch<Item, Result>(
       yield result;
     }
   } finally {
+    left = true;
     if (!done) iterator.return?.();
     await Promise.allSettled(waiting);
   }

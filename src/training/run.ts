@@ -257,16 +257,20 @@ export class Run {
     } = this;
     const { trainDataset: dataset, padTokenId, signal } = this.context;
     const { labels } = objectiveOf(this.context.model.baseModel);
-    const { paddingSide: side, padToMultipleOf } = settings;
-    const collating = { padTokenId, side, padToMultipleOf, labels, ...(signal && { signal }) };
+    const { paddingSide: side, padToMultipleOf, gradientAccumulationSteps } = settings;
+    const loading = {
+      ...{ padTokenId, side, padToMultipleOf, labels },
+      depth: gradientAccumulationSteps + 1, // the whole next step, while this one is computed
+      ...(signal && { signal }),
+    };
     for (;;) {
       let group: LoadedBatch[] = [];
       let left = state.batchesPerEpoch - state.batchInEpoch;
       const indices = this.parts.sampler.atEpoch(state.epoch).batches(state.batchInEpoch);
-      for await (const batch of loadBatches(dataset, indices, collating)) {
+      for await (const batch of loadBatches(dataset, indices, loading)) {
         group.push(batch);
         left--;
-        if (group.length < settings.gradientAccumulationSteps && left > 0) continue;
+        if (group.length < gradientAccumulationSteps && left > 0) continue;
         yield group;
         group = [];
       }

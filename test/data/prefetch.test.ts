@@ -47,6 +47,25 @@ describe("prefetch", () => {
     expect(started).toEqual([0, 1, 2]);
   });
 
+  test("begins the next ones only when the consumer waits for something: until then it does not hold it up", async () => {
+    const started: number[] = [];
+    const iterator = prefetch([0, 1, 2, 3], async (i) => started.push(i), { depth: 1 });
+    await iterator.next();
+    for (let i = 0; i < 50; i++) await undefined; // what a consumer does before it has asked the engine for something
+    expect(started).toEqual([0]);
+    await sleep(5);
+    expect(started).toEqual([0, 1]);
+  });
+
+  test("left early, it does not begin what it has taken", async () => {
+    const started: number[] = [];
+    const iterator = prefetch([0, 1, 2, 3], async (i) => started.push(i), { depth: 1 });
+    await iterator.next();
+    await iterator.return();
+    await sleep(5);
+    expect(started).toEqual([0]);
+  });
+
   test("an error comes out in its turn and ends it", async () => {
     const results: number[] = [];
     const run = async () => {
