@@ -11,7 +11,7 @@ const started = performance.now();
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
-import type { Rows } from "./make-checkpoint.ts";
+import type { Rows } from "./make-rows.ts";
 import { readPicture } from "./rows.ts";
 
 const { getPeftModel, LoraConfig } = await import("../src/adapters/index.ts");

@@ -2,49 +2,63 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Lora } from "./selections.ts";
+import { type Contestant, flags, isTorch } from "./contestants.ts";
 
 export const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** What is measured, in the order of a round. */
-export const contestants = ["graft", "torch-float32", "torch-bfloat16"] as const;
-export type Contestant = (typeof contestants)[number];
-
-/** What both step programs print. */
-export type Measurement = {
-  readonly stepSeconds: readonly number[];
-  readonly peakRssBytes: number;
-  readonly loadSeconds: number;
+type Process = {
+  /** Of the imports, before anything that is measured. */
   readonly importSeconds: number;
-  readonly losses: readonly number[];
-  readonly trainableParameters: number;
+  /** From opening the checkpoint to the first step or prompt. */
+  readonly loadSeconds: number;
+  readonly peakRssBytes: number;
   readonly versions: Readonly<Record<string, string>>;
 };
 
-/** One measurement's work: paths of a model and of its rows, and how to train. */
-export type Work = {
+/** What the training programs print. */
+export type TrainingRun = Process & {
+  /** When each step ended, in seconds since the end of loading. */
+  readonly stepEnds: readonly number[];
+  /** Of each step, before its update. */
+  readonly losses: readonly number[];
+  readonly trainableParameters: number;
+};
+
+/** What the generation programs print; one element for each repeat. */
+export type GenerationRun = Process & {
+  readonly promptSeconds: readonly number[];
+  readonly tokensPerSecond: readonly number[];
+  /** Tokens of each row. */
+  readonly texts: readonly (readonly number[])[];
+};
+
+export type Measurement = TrainingRun | GenerationRun;
+
+/** One process: which program, and its options. */
+export type Job = {
+  readonly kind: "training" | "generation";
   readonly model: string;
-  readonly rows: string;
-  /** Members of an adapter_config.json. */
-  readonly lora: Lora;
-  readonly batch: number;
-  readonly steps: number;
-  readonly threads: number;
+  readonly options: Readonly<Record<string, string | number>>;
+};
+
+const programs = {
+  training: { graft: "graft-run.ts", torch: "torch_run.py" },
+  generation: { graft: "graft-generate.ts", torch: "torch_generate.py" },
 };
 
 /** Measures one contestant in a process of its own. @throws Error with the end of what it said if it fails. */
-export async function measure(contestant: Contestant, python: string, work: Work): Promise<Measurement> {
-  const { model, lora, ...rest } = work;
-  const options = Object.entries({ ...rest, lora: JSON.stringify(lora) }).flatMap(([name, value]) => [
-    `--${name}`,
-    String(value),
+export async function measure(contestant: Contestant, python: string, job: Job): Promise<Measurement> {
+  const own = Object.entries(job.options).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const program = join(root, "benchmarks", programs[job.kind][isTorch(contestant) ? "torch" : "graft"]);
+  const [command, args] = isTorch(contestant)
+    ? [python, [program]]
+    : [process.execPath, ["--import", "tsx", program]];
+  const { status, stdout, stderr } = await runProcess(command, [
+    ...args,
+    job.model,
+    ...flags[contestant],
+    ...own,
   ]);
-  const program = (file: string) => join(root, "benchmarks", file);
-  const [command, args] =
-    contestant === "graft"
-      ? [process.execPath, ["--import", "tsx", program("graft-step.ts")]]
-      : [python, [program("torch_step.py"), "--dtype", contestant.slice("torch-".length)]];
-  const { status, stdout, stderr } = await runProcess(command, [...args, model, ...options]);
   if (status !== 0)
     throw new Error(
       `${contestant} failed (exit ${status}):\n${stderr.trim().split("\n").slice(-15).join("\n")}`,
@@ -71,7 +85,7 @@ function runProcess(
   });
 }
 
-/** A Python that can run torch_step.py: GRAFT_PYTHON, or .venv-reference (scripts/reference-venv.sh makes it). */
+/** A Python that can run the programs: GRAFT_PYTHON, or .venv-reference (scripts/reference-venv.sh makes it). */
 export function findPython(): { python: string } | { reason: string } {
   const venv = join(root, ".venv-reference", "bin", "python");
   const python = process.env.GRAFT_PYTHON ?? (existsSync(venv) ? venv : undefined);
@@ -85,4 +99,12 @@ export function findPython(): { python: string } | { reason: string } {
   if (probe.status !== 0)
     return { reason: `${python} lacks what it needs: ${probe.stderr.trim().split("\n").at(-1)}` };
   return { python };
+}
+
+/** Why torch.compile does not work here; undefined if it does. */
+export function compileProblem(python: string): string | undefined {
+  const code = "import torch; torch.compile(torch.nn.Linear(8, 8))(torch.ones(2, 8)).sum().backward()";
+  const probe = spawnSync(python, ["-c", code], { encoding: "utf8" });
+  if (probe.status === 0) return undefined;
+  return probe.error?.message ?? probe.stderr.trim().split("\n").at(-1) ?? "it ends without a word";
 }

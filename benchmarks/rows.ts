@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { type Tensor, tensor } from "../src/tensor/index.ts";
-import type { Rows } from "./make-checkpoint.ts";
+import type { Rows } from "./make-rows.ts";
 
 /** The picture of a row, [channels, height, width]. */
 export function readPicture({ file, shape }: NonNullable<Rows["pixels"]>, row: number): Tensor<"float32"> {

@@ -1,16 +1,15 @@
-import { buildCausalLM, buildImageTextToText } from "../src/models/index.ts";
+import { buildCausalLM, buildImageTextToText, type LanguageModel } from "../src/models/index.ts";
 
 /** What one row of a batch is: text of a length, or a picture with a prompt and what is to be written about it, in tokens. */
 export type RowShape =
   | { readonly kind: "text"; readonly sequence: number }
   | { readonly kind: "picture"; readonly size: number; readonly prompt: number; readonly target: number };
 
-/** A model's shape, and the work to measure it by. */
+/** A model's shape, and the rows to measure it with. */
 export type ModelShape = {
   /** Its config.json. Without dropout, so that losses can be compared. */
   readonly config: Readonly<Record<string, unknown>>;
   readonly row: RowShape;
-  readonly batches: readonly number[];
 };
 
 /** Embeddings are tied, as in SmolLM2. */
@@ -51,7 +50,43 @@ const modelShapes = {
       rope_theta: 100000,
     },
     row: { kind: "text", sequence: 256 },
-    batches: [4],
+  },
+  /** A quarter of SmolLM2-135M: half as wide and half as deep, with as many words. For the series of model sizes. */
+  "smollm2-quarter": {
+    config: {
+      ...llama,
+      vocab_size: 49152,
+      hidden_size: 288,
+      intermediate_size: 768,
+      num_hidden_layers: 15,
+      num_attention_heads: 9,
+      num_key_value_heads: 3,
+      max_position_embeddings: 8192,
+      rope_theta: 100000,
+    },
+    row: { kind: "text", sequence: 256 },
+  },
+  /** Qwen/Qwen2.5-0.5B. */
+  "qwen2.5-0.5b": {
+    config: {
+      architectures: ["Qwen2ForCausalLM"],
+      model_type: "qwen2",
+      hidden_act: "silu",
+      vocab_size: 151936,
+      hidden_size: 896,
+      intermediate_size: 4864,
+      num_hidden_layers: 24,
+      num_attention_heads: 14,
+      num_key_value_heads: 2,
+      max_position_embeddings: 32768,
+      rms_norm_eps: 1e-6,
+      rope_theta: 1000000,
+      tie_word_embeddings: true,
+      use_sliding_window: false,
+      bos_token_id: 151643,
+      eos_token_id: 151643,
+    },
+    row: { kind: "text", sequence: 256 },
   },
   /** microsoft/Florence-2-base. */
   "florence2-base": {
@@ -70,7 +105,6 @@ const modelShapes = {
       { projection_dim: 768 },
     ),
     row: { kind: "picture", size: 768, prompt: 10, target: 32 },
-    batches: [1, 2],
   },
   /** For seeing that the benchmark works; the numbers of toys mean nothing. */
   toy: {
@@ -86,7 +120,6 @@ const modelShapes = {
       rope_theta: 10000,
     },
     row: { kind: "text", sequence: 64 },
-    batches: [4],
   },
   "florence2-toy": {
     config: florence2(
@@ -110,17 +143,20 @@ const modelShapes = {
       },
     ),
     row: { kind: "picture", size: 64, prompt: 6, target: 8 },
-    batches: [2],
   },
 } satisfies Record<string, ModelShape>;
 
 export type ShapeName = keyof typeof modelShapes;
 export const shapes: Readonly<Record<ShapeName, ModelShape>> = modelShapes;
 
-/** The model without weights. */
-export function emptyModel(config: ModelShape["config"]) {
+/** The model without weights, as one that was loaded from a checkpoint without tensors. */
+export function emptyModel(config: ModelShape["config"]): LanguageModel {
   const build = config["model_type"] === "florence2" ? buildImageTextToText : buildCausalLM;
-  return build(config, "config.json").model;
+  const { model } = build(config, "config.json");
+  const name = String(config["model_type"]);
+  const checkpoint = { name, tensors: new Map(), metadata: {} };
+  model.origin = { name, config, checkpoint, generationConfig: undefined, warnings: [] };
+  return model;
 }
 
 /** Names and shapes of the checkpoint's tensors. */

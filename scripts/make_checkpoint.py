@@ -4,7 +4,7 @@
         [--rows 32] [--sequence 256] [--label-fraction 1.0] [--max-shard-size 2GB]
 
 Writes config.json, generation_config.json, model.safetensors (or shards) and random tokens in two forms: tokens.json
-({"input_ids": [[...]], "labels": [[...]]}, for benchmarks/torch_step.py) and tokens.jsonl (one row per line).
+({"input_ids": [[...]], "labels": [[...]]}, for benchmarks/torch_run.py) and tokens.jsonl (one row per line).
 With --label-fraction 0.25 only the last quarter of each row carries labels, the rest is -100.
 """
 

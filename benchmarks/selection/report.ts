@@ -1,4 +1,5 @@
-import type { Machine } from "../report.ts";
+import type { Machine } from "../machine.ts";
+import { markdown } from "../markdown.ts";
 import type { Bundle, BundleSize } from "./bundle.ts";
 
 type Times = { readonly first: number; readonly median: number };
@@ -32,15 +33,6 @@ export type SelectionReport = {
 const ms = (value: number): string => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
 const kB = (bytes: number): string => `${(bytes / 1000).toFixed(1)} kB`;
 const count = (value: number): string => value.toLocaleString("en");
-
-/** A table whose first row is the head and whose columns but the first are right-aligned. */
-function markdown(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(3, ...rows.map((row) => row[column]!.length)));
-  const line = (row: readonly string[]) =>
-    `| ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(" | ")} |`;
-  const rule = `|${widths.map((width, i) => (i === 0 ? "-".repeat(width + 2) : `${"-".repeat(width + 1)}:`)).join("|")}|`;
-  return [line(rows[0]!), rule, ...rows.slice(1).map(line)].join("\n");
-}
 
 const matching = ({ comparisons }: SelectionReport): string =>
   markdown([

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
+import { machine } from "../machine.ts";
 import { findPython, root } from "../measure.ts";
-import { machine } from "../report.ts";
 import { measureBundle } from "./bundle.ts";
 import { cases, largeTree, smallTree } from "./cases.ts";
 import { makeIndex } from "./make-index.ts";
@@ -203,7 +203,7 @@ async function main(): Promise<void> {
   const bundle = await measureBundle(build);
   const report = {
     date: new Date().toISOString().slice(0, 10),
-    machine: machine(0),
+    machine: machine(),
     versions: { node: process.version.slice(1), ...versions },
     modules,
     rounds,

@@ -1,14 +1,15 @@
-"""One training measurement with PyTorch + PEFT, in a process of its own.
+"""One training run with PyTorch + PEFT, in a process of its own; the same work, options and output as graft-run.ts.
 
-    python benchmarks/torch_step.py MODEL_DIR --rows FILE.json --lora JSON [--dtype float32|bfloat16]
-        [--batch 4] [--steps 5] [--threads 2]
+    python benchmarks/torch_run.py MODEL_DIR --rows FILE.json --adapter DIR [--dtype float32|bfloat16] [--compile]
+        [--batch 4] [--epochs 1] [--threads 2]
 
 Prints one JSON document. A step is forward, backward, AdamW and zero_grad on one batch, without gradient checkpointing,
-and with everything else as transformers and PEFT do it by default (sdpa attention, adapters in float32).
+and with everything else as transformers and PEFT do it by default (sdpa attention, adapters in float32). An epoch is all
+rows, in their order. `--compile` is torch.compile on the adapted model, which compiles in the first step.
 
 The rows file is {"input_ids": [[...], ...], "labels"?: [[...], ...], "pixels"?: {"file": ..., "shape": [3, h, w]}}: rows of
-equal length, taken in order, `batch` at a time, starting over at the end. Pictures are raw float32 values in a file of
-their own. For an encoder-decoder `labels` are what is to be written. `scripts/make_checkpoint.py` writes rows of text.
+equal length. Pictures are raw float32 values in a file of their own. For an encoder-decoder `labels` are what is to be
+written. `scripts/make_checkpoint.py` writes rows of text too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy
 import peft
 import torch
 import transformers
-from peft import LoraConfig, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 transformers.utils.logging.disable_progress_bar()
@@ -45,11 +46,12 @@ def peak_rss_bytes() -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("--rows", type=Path)
-    parser.add_argument("--lora", type=json.loads, default={}, help="members of an adapter_config.json")
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     options = parser.parse_args()
@@ -58,7 +60,7 @@ def main() -> int:
     torch.manual_seed(0)
     dtype = getattr(torch, options.dtype)
 
-    rows = json.loads((options.rows or options.model / "tokens.json").read_text())
+    rows = json.loads(options.rows.read_text())
     inputs = {
         "input_ids": torch.tensor(rows["input_ids"]),
         "labels": torch.tensor(rows.get("labels", rows["input_ids"])),
@@ -68,41 +70,40 @@ def main() -> int:
         values = numpy.fromfile(pixels["file"], dtype=numpy.float32).reshape(-1, *pixels["shape"])
         inputs["pixel_values"] = torch.from_numpy(values).to(dtype)
     count = len(inputs["input_ids"])
-    if count < options.batch:
-        parser.error(f"there are {count} rows, too few for a batch of {options.batch}")
     if not (inputs["labels"][:, 0 if pixels else 1 :] != -100).any(dim=1).all():
         parser.error("a row has no label")
 
     begin = time.perf_counter()
     auto = AutoModelForImageTextToText if pixels else AutoModelForCausalLM
     model = auto.from_pretrained(options.model, dtype=dtype)
-    model = get_peft_model(model, LoraConfig(**options.lora))
+    model = PeftModel.from_pretrained(model, options.adapter, is_trainable=True)
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.01)
+    forward = torch.compile(model) if options.compile else model
     load_seconds = time.perf_counter() - begin
 
-    seconds, losses = [], []
-    for step in range(options.steps):
-        lines = [(step * options.batch + i) % count for i in range(options.batch)]
-        begin = time.perf_counter()
-        loss = model(**{name: value[lines] for name, value in inputs.items()}, use_cache=False).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        seconds.append(time.perf_counter() - begin)
+    ends, losses = [], []
+    begin = time.perf_counter()
+    for _ in range(options.epochs):
+        for row in range(0, count, options.batch):
+            batch = {name: value[row : row + options.batch] for name, value in inputs.items()}
+            loss = forward(**batch, use_cache=False).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+            ends.append(time.perf_counter() - begin)
 
     answer = {
-        "stepSeconds": seconds,
-        "peakRssBytes": peak_rss_bytes(),
-        "loadSeconds": load_seconds,
         "importSeconds": import_seconds,
-        "loss": losses[-1],
+        "loadSeconds": load_seconds,
+        "stepEnds": ends,
         "losses": losses,
-        "dtype": options.dtype,
+        "epochs": options.epochs,
         "batch": options.batch,
         "threads": options.threads,
+        "peakRssBytes": peak_rss_bytes(),
         "trainableParameters": sum(parameter.numel() for parameter in parameters),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__},
     }
