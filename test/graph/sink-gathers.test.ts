@@ -8,6 +8,7 @@ import {
   input,
   nodesOf,
   op,
+  reachable,
   type Shape,
   sinkGathers,
   symbol,
@@ -75,6 +76,7 @@ describe("a gather moves up", () => {
     const result = sunk(gathered(build()));
     expect(new Set(gatheredOps(result))).toEqual(new Set(["x"]));
     expect(result.shape).toEqual(gathered(build()).shape);
+    for (const { shape } of reachable([result])) expect(shape.indexOf(labels)).toBeLessThan(1);
   });
 
   test.each<[string, string[], () => Value]>([
@@ -91,6 +93,22 @@ describe("a gather moves up", () => {
       "a transposed product",
       ["Gemm"],
       () => op.exp(op.gemm(float("t", [4, tokens]), weightOf(4, 4), { transA: true })),
+    ],
+    [
+      "a product whose result's axes are the rows'",
+      ["Gemm"],
+      () => {
+        const places = op.gemm(float("t", [batch, 4]), float("u", [4, sequence]));
+        return op.exp(op.reshape(places, [batch, sequence, 1]));
+      },
+    ],
+    [
+      "a product with itself",
+      ["Exp"],
+      () => {
+        const square = op.exp(float("square", [tokens, tokens]));
+        return op.gemm(op.gemm(square, square), float("w", [tokens, 4]));
+      },
     ],
     [
       "rows that are joined to others",
@@ -169,7 +187,7 @@ function randomGraph(drawn: readonly Layer[]): { loss: Value; trained: Value } {
       () => back(op.gemm(flat, weight(4, 4), { c: weight(4) })),
       () => op.mul(left, op.sigmoid(left)),
       () => op.rmsNorm(left, weight(4), 1e-3),
-      () => op.where(op.greater(right, weight(1, 4)), left, 0),
+      () => op.where(op.greater(right, weight(1, 1, 4)), left, 0),
       () => op.sub(left, op.reduceMean(right)),
       () => op.softmax(left),
       () => op.matmul(op.softmax(op.matmul(left, op.transposeLast(right))), right),

@@ -8,6 +8,7 @@ import {
   type Kept,
   reachable,
   type Span,
+  sinkGathers,
   spansInRows,
   spansOfCounts,
   splitKept,
@@ -63,11 +64,15 @@ export class CutCase {
   constructor(
     engine: Engine,
     model: LanguageModel,
-    { image, packed = false }: { image?: ImageSize; packed?: boolean } = {},
+    { image, packed = false, sunk = false }: { image?: ImageSize; packed?: boolean; sunk?: boolean } = {},
   ) {
     this.engine = engine;
     this.model = model;
-    this.outputs = trainingProgram(model, { image, packed }).outputs;
+    const objective = objectiveOf(model);
+    // With `sunk`, rows without a label are left out as early as possible.
+    const loss: typeof objective.loss = (options) =>
+      sunk ? sinkGathers({ loss: objective.loss(options) })["loss"]! : objective.loss(options);
+    this.outputs = trainingProgram(model, { image, packed, objective: { ...objective, loss } }).outputs;
   }
 
   /** For `examples`, which the prefix sees in `groups` of their numbers; `slack` is how far gradients may be apart, relatively. */

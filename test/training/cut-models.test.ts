@@ -67,6 +67,18 @@ describe("a decoder", () => {
     },
   );
 
+  test("a loss that computes the end of the last layer at labelled rows alone is cut as well", async () => {
+    const model = adapt(await new ReferenceCase(vectors("models/llama-qv")).loadBase(), {
+      targetModules: everyLinear,
+      loraDropout: 0.3,
+      ...lastLayer,
+    });
+    const subject = new CutCase(engine(), model, { sunk: true });
+    const cut = cutOf(subject.outputs, { flopsPerByte: 20 })!;
+    const parts = { side: "right" } as const;
+    await subject.compare(cut, examples, { groups, whole: { side: "right", padToMultipleOf: 4 }, parts });
+  });
+
   test("what was computed in padded rows serves packed ones", async () => {
     const reference = new ReferenceCase(vectors("models/llama-qv"));
     const model = adapt(await reference.loadBase(), { targetModules: ["q_proj", "v_proj"], ...lastLayer });

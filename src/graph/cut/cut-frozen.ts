@@ -70,7 +70,8 @@ export type CutOptions = {
  * Of equally cheap choices it takes the one closest to the outputs.
  *
  * Kept are float32 values that fall into rows of examples or tokens (see `rowsOf`) and depend on what the examples hold. What
- * stands at padding is not kept: it is fed as zeros, so nothing that the outputs read may depend on it.
+ * stands at padding is not kept: it is fed as zeros, so nothing that the outputs read may depend on it. Nor may it matter where in
+ * its row an example lies: with positions that are learned and padding on the left it does, with rotary ones it does not.
  * @returns undefined where nothing is worth keeping.
  * @throws GraphError for an input called as a kept value is, a symbol without a size, or one that no input has after the cut.
  */

@@ -136,6 +136,8 @@ describe("what is kept", () => {
   });
 
   test("an output that is frozen itself", () => {
+    const alone = cutFrozen({ narrow, loss: total(trained) }, options)!;
+    expect(alone.kept.map(({ value }) => value)).toEqual([narrow]);
     const cut = cutFrozen({ narrow, loss: loss(narrow) }, options)!;
     expect(Object.keys(cut.outputs)).toEqual(["narrow", "loss"]);
     expect(inputsOf({ narrow: cut.outputs["narrow"]! })).toEqual(["kept.0"]);
