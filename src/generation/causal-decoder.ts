@@ -1,8 +1,8 @@
 import { GraftError } from "../errors.ts";
 import type { CausalLM } from "../models/index.ts";
-import type { Engine, ResidentTensor, Session } from "../runtime/index.ts";
+import type { Engine, Feeds, Session } from "../runtime/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
-import { isIdentity, KeyValueCache, keptOutputs, RowGatherer, scoreRows } from "./cache.ts";
+import { CacheEditor, isIdentity, KeyValueCache, placeTensor, scoreRows, withRoom } from "./cache.ts";
 import {
   type CachedDecoder,
   checkTokens,
@@ -10,8 +10,11 @@ import {
   idTensor,
   maskTensor,
   padRows,
+  releaseAll,
   type Source,
   type StartOptions,
+  type Uploaded,
+  uploadParameters,
 } from "./decoding.ts";
 import { causalCache, nextTokenProgram } from "./program.ts";
 
@@ -19,18 +22,20 @@ import { causalCache, nextTokenProgram } from "./program.ts";
 export class CausalDecoder implements CachedDecoder<CausalLM> {
   readonly model: CausalLM;
   readonly longestText = undefined;
+  private readonly engine: Engine;
   private readonly session: Session;
-  private readonly gatherer: RowGatherer;
+  private readonly caches: CacheEditor;
 
-  private constructor(model: CausalLM, session: Session, gatherer: RowGatherer) {
+  private constructor(model: CausalLM, engine: Engine, session: Session) {
     this.model = model;
+    this.engine = engine;
     this.session = session;
-    this.gatherer = gatherer;
+    this.caches = new CacheEditor(causalCache(model), engine);
   }
 
   static async create(model: CausalLM, engine: Engine): Promise<CausalDecoder> {
-    const session = await engine.createSession(nextTokenProgram(model));
-    return new CausalDecoder(model, session, new RowGatherer(causalCache(model), engine));
+    const session = await engine.createSession(nextTokenProgram(model), { prepack: true });
+    return new CausalDecoder(model, engine, session);
   }
 
   begin({ tokens }: Source): readonly number[] {
@@ -51,15 +56,15 @@ export class CausalDecoder implements CachedDecoder<CausalLM> {
     return new CausalRun({
       model: this.model,
       session: this.session,
-      cache: new KeyValueCache(this.gatherer),
-      parameters: await this.model.parameterFeeds(),
+      cache: new KeyValueCache(this.caches),
+      parameters: await uploadParameters(this.model, this.engine),
       next: padded,
       mask,
     });
   }
 
   async dispose(): Promise<void> {
-    await Promise.all([this.session.dispose(), this.gatherer.dispose()]);
+    await Promise.all([this.session.dispose(), this.caches.dispose()]);
   }
 }
 
@@ -67,7 +72,7 @@ type CausalState = {
   readonly model: CausalLM;
   readonly session: Session;
   readonly cache: KeyValueCache;
-  readonly parameters: Record<string, Tensor>;
+  readonly parameters: Uploaded;
   /** What is to be read. */
   next: number[][];
   /** 0 where padding is. */
@@ -83,11 +88,12 @@ class CausalRun implements DecodingRun {
 
   async scores(): Promise<Float32Array[]> {
     const { session, cache, parameters, next } = this.state;
+    await cache.reserve();
     const { outputs, kept } = await session.run(
       { ...parameters, ...this.feeds(), ...cache.feeds(next.length) },
-      { keep: keptOutputs(session) },
+      cache.destinations,
     );
-    cache.replace(kept);
+    cache.append(kept, next[0]!.length);
     return scoreRows(outputs["logits"] as Tensor<"float32">);
   }
 
@@ -100,10 +106,11 @@ class CausalRun implements DecodingRun {
 
   release(): void {
     this.state.cache.release();
+    releaseAll(this.state.parameters);
   }
 
-  private feeds(): Record<string, Tensor | ResidentTensor> {
-    const { model, next, mask } = this.state;
+  private feeds(): Feeds {
+    const { model, cache, next, mask } = this.state;
     const [batch, sequence] = [next.length, next[0]!.length];
     const total = mask[0]!.length;
     // Positions count real tokens, as transformers' generate does; padding gets one that means nothing.
@@ -114,7 +121,8 @@ class CausalRun implements DecodingRun {
     const longest = positions.flat().reduce((largest, position) => Math.max(largest, position), 0);
     return {
       input_ids: idTensor(next),
-      attention_mask: maskTensor(mask),
+      attention_mask: maskTensor(mask.map((row) => withRoom(row, cache))),
+      places: placeTensor(total, cache),
       position_ids: tensor("float32", [batch, sequence], Float32Array.from(positions.flat())),
       ...model.positionFeeds(longest + 1),
     };

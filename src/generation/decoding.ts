@@ -1,5 +1,6 @@
 import { GraftError } from "../errors.ts";
 import type { LanguageModel } from "../models/index.ts";
+import type { Engine, ResidentTensor } from "../runtime/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 
 /** What a text is generated from. */
@@ -96,3 +97,14 @@ export const maskTensor = (rows: readonly (readonly number[])[]): Tensor<"float3
   shape: [rows.length, rows[0]!.length],
   data: Float32Array.from(rows.flat()),
 });
+
+/** Tensors that stay in the engine for the texts of a batch. */
+export type Uploaded = Readonly<Record<string, ResidentTensor>>;
+
+/** The values of the parameters that live in JavaScript, an adapter's for one, as they are now. */
+export const uploadParameters = async (model: LanguageModel, engine: Engine): Promise<Uploaded> =>
+  engine.upload(await model.parameterFeeds());
+
+export function releaseAll(uploaded: Uploaded): void {
+  for (const resident of Object.values(uploaded)) resident.dispose();
+}

@@ -66,8 +66,9 @@ function lastLogits(model: CausalLM | Seq2SeqLM, hidden: Value): Value {
 }
 
 /**
- * Scores of the next token, `logits` [batch, vocabulary], and the keys and values of all tokens so far. The prompt is
- * processed in one run with an empty past; every further run reads one token.
+ * Scores of the next token, `logits` [batch, vocabulary], and the keys and values of the tokens read. The prompt is
+ * processed in one run with an empty past; every further run reads one token. A past with room for more has zeros in the
+ * attention mask there; `places` says where the other tokens are.
  */
 export function nextTokenProgram(model: CausalLM): Record<string, Value> {
   const { hidden, present } = model.hiddenStates(causalInputs(model.cacheLayout));
@@ -126,6 +127,7 @@ export function decoderProgram(model: Seq2SeqLM): Record<string, Value> {
     decoderInputIds: input("decoder_input_ids", "int64", [batch, target]),
     decoderAttentionMask: input("decoder_attention_mask", "float32", [batch, dimAdd(past, target)]),
     attentionMask: input("attention_mask", "float32", [batch, source]),
+    places: input("places", "int64", [target]),
     past: self.map((pair, layer): DecoderKeyValues => ({ self: pair, cross: cross[layer]! })),
   });
   return {
@@ -135,6 +137,16 @@ export function decoderProgram(model: Seq2SeqLM): Record<string, Value> {
       present.map((pair) => pair.self),
     ),
   };
+}
+
+/** A cache with room for `more` tokens at the end. It holds no weights. */
+export function growProgram(layout: CacheLayout, more: number): Record<string, Value> {
+  const past = pastInputs(layout, symbol("batch"), symbol("past"));
+  const grown = (value: Value): Value => op.pad(value, 2, 0, more);
+  return presentOutputs(
+    layout,
+    past.map(({ key, value }) => ({ key: grown(key), value: grown(value) })),
+  );
 }
 
 /** A cache with other rows: row i of what comes out is row `rows`[i] of what is fed. It holds no weights. */

@@ -1,8 +1,8 @@
 import { GraftError } from "../errors.ts";
-import { type ImageSize, ImageTextToTextLM, imageRows, type Seq2SeqLM } from "../models/index.ts";
-import type { Engine, ResidentTensor, Session } from "../runtime/index.ts";
-import { type Tensor, zeros } from "../tensor/index.ts";
-import { isIdentity, KeyValueCache, keptOutputs, RowGatherer, scoreRows } from "./cache.ts";
+import { ImageTextToTextLM, imageRows, type Seq2SeqLM } from "../models/index.ts";
+import type { Engine, Feeds, Session } from "../runtime/index.ts";
+import { type Tensor, tensor, zeros } from "../tensor/index.ts";
+import { CacheEditor, isIdentity, KeyValueCache, scoreRows, withRoom } from "./cache.ts";
 import {
   type CachedDecoder,
   checkTokens,
@@ -10,17 +10,21 @@ import {
   idTensor,
   maskTensor,
   padRows,
+  releaseAll,
   type Source,
   type StartOptions,
+  type Uploaded,
+  uploadParameters,
 } from "./decoding.ts";
 import { picturesOf, sizeOf, stackPictures } from "./pictures.ts";
-import { decoderProgram, encoderProgram, featureWidth, seq2seqCaches, visionProgram } from "./program.ts";
+import { decoderProgram, encoderProgram, featureWidth, seq2seqCaches } from "./program.ts";
+import { VisionSessions } from "./vision-sessions.ts";
 
 /**
  * An encoder–decoder loaded for generation: the source is encoded once, and what every layer of the decoder makes of it
  * stays in the engine; a text begins with the start token. Shorter sources are padded on the right.
  *
- * Sessions, each with its own part of the weights: the vision tower (one for each size of pictures that comes), the encoder,
+ * Sessions, each with its own part of the weights: the vision tower (one for each of the last two sizes of pictures), the encoder,
  * the decoder.
  */
 export class Seq2SeqDecoder implements CachedDecoder<Seq2SeqLM> {
@@ -30,8 +34,8 @@ export class Seq2SeqDecoder implements CachedDecoder<Seq2SeqLM> {
   private readonly engine: Engine;
   private readonly encoder: Session;
   private readonly decoder: Session;
-  private readonly vision = new Map<string, Promise<Session>>();
-  private readonly gatherers: { readonly self: RowGatherer; readonly cross: RowGatherer };
+  private readonly vision: VisionSessions | undefined;
+  private readonly caches: { readonly self: CacheEditor; readonly cross: CacheEditor };
 
   private constructor(model: Seq2SeqLM, engine: Engine, encoder: Session, decoder: Session) {
     this.model = model;
@@ -39,14 +43,16 @@ export class Seq2SeqDecoder implements CachedDecoder<Seq2SeqLM> {
     this.engine = engine;
     this.encoder = encoder;
     this.decoder = decoder;
+    this.vision = model instanceof ImageTextToTextLM ? new VisionSessions(model, engine) : undefined;
     const { self, cross } = seq2seqCaches(model);
-    this.gatherers = { self: new RowGatherer(self, engine), cross: new RowGatherer(cross, engine) };
+    this.caches = { self: new CacheEditor(self, engine), cross: new CacheEditor(cross, engine) };
   }
 
   static async create(model: Seq2SeqLM, engine: Engine): Promise<Seq2SeqDecoder> {
     const features = model instanceof ImageTextToTextLM ? { features: model } : {};
     const encoder = await engine.createSession(encoderProgram(model, features));
-    return new Seq2SeqDecoder(model, engine, encoder, await engine.createSession(decoderProgram(model)));
+    const decoder = await engine.createSession(decoderProgram(model), { prepack: true });
+    return new Seq2SeqDecoder(model, engine, encoder, decoder);
   }
 
   begin(_source: Source, startTokenId: number | undefined): readonly number[] {
@@ -76,30 +82,21 @@ export class Seq2SeqDecoder implements CachedDecoder<Seq2SeqLM> {
   }
 
   async start(sources: readonly Source[], { padTokenId, startTokenId }: StartOptions): Promise<DecodingRun> {
-    const { model, gatherers } = this;
+    const { model, caches } = this;
     const tokens = sources.map((source) => source.tokens);
     const { padded, mask } = padRows(tokens, padTokenId ?? model.padTokenId, "right");
-    const parameters = await model.parameterFeeds();
-    const cross = new KeyValueCache(gatherers.cross);
-    const pictures = await this.pictureFeeds(sources, idTensor(padded), parameters);
+    const parameters = await uploadParameters(model, this.engine);
+    const cross = new KeyValueCache(caches.cross);
     try {
-      const { kept } = await this.encoder.run(
-        {
-          ...parameters,
-          ...pictures,
-          input_ids: idTensor(padded),
-          attention_mask: maskTensor(mask),
-        },
-        { keep: keptOutputs(this.encoder) },
-      );
-      cross.replace(kept);
-    } finally {
-      for (const value of Object.values(pictures)) if ("dispose" in value) value.dispose();
+      await this.encode(cross, { sources, padded, mask }, parameters);
+    } catch (error) {
+      releaseAll(parameters);
+      throw error;
     }
     const start = startTokenId ?? model.decoderStartTokenId;
     return new Seq2SeqRun({
       decoder: this.decoder,
-      self: new KeyValueCache(gatherers.self),
+      self: new KeyValueCache(caches.self),
       cross,
       parameters,
       mask,
@@ -109,14 +106,36 @@ export class Seq2SeqDecoder implements CachedDecoder<Seq2SeqLM> {
     });
   }
 
+  /** Fills the cache of the encoder's output. */
+  private async encode(
+    cross: KeyValueCache,
+    { sources, padded, mask }: { sources: readonly Source[]; padded: number[][]; mask: number[][] },
+    parameters: Uploaded,
+  ): Promise<void> {
+    const pictures = await this.pictureFeeds(sources, idTensor(padded), parameters);
+    try {
+      const { kept } = await this.encoder.run(
+        {
+          ...parameters,
+          ...pictures,
+          input_ids: idTensor(padded),
+          attention_mask: maskTensor(mask),
+        },
+        cross.destinations,
+      );
+      cross.append(kept, padded[0]!.length);
+    } finally {
+      for (const value of Object.values(pictures)) if ("dispose" in value) value.dispose();
+    }
+  }
+
   async dispose(): Promise<void> {
-    const visions = await Promise.all(this.vision.values());
     await Promise.all([
-      ...visions.map((session) => session.dispose()),
+      this.vision?.dispose(),
       this.encoder.dispose(),
       this.decoder.dispose(),
-      this.gatherers.self.dispose(),
-      this.gatherers.cross.dispose(),
+      this.caches.self.dispose(),
+      this.caches.cross.dispose(),
     ]);
   }
 
@@ -124,10 +143,10 @@ export class Seq2SeqDecoder implements CachedDecoder<Seq2SeqLM> {
   private async pictureFeeds(
     sources: readonly Source[],
     inputIds: Tensor<"int64">,
-    parameters: Record<string, Tensor>,
-  ): Promise<Record<string, Tensor | ResidentTensor>> {
+    parameters: Uploaded,
+  ): Promise<Feeds> {
     const { model } = this;
-    if (!(model instanceof ImageTextToTextLM)) return {};
+    if (!this.vision || !(model instanceof ImageTextToTextLM)) return {};
     const { imageTokenId } = model;
     const pictures = sources.flatMap(({ pixelValues }) =>
       pixelValues ? [picturesOf(pixelValues, model)] : [],
@@ -142,16 +161,10 @@ export class Seq2SeqDecoder implements CachedDecoder<Seq2SeqLM> {
     const size = sizeOf(pixels);
     const features = pixels.shape[0]! * model.imageTokens(size);
     const rows = imageRows(inputIds, { imageTokenId, features });
-    const session = await this.visionSession(model, size);
-    const { kept } = await session.run({ ...parameters, pixel_values: pixels }, { keep: ["features"] });
-    return { features: kept["features"]!, image_rows: rows };
-  }
-
-  private visionSession(model: ImageTextToTextLM, size: ImageSize): Promise<Session> {
-    const key = `${size.height}x${size.width}`;
-    const session = this.vision.get(key) ?? this.engine.createSession(visionProgram(model, size));
-    this.vision.set(key, session);
-    return session;
+    return {
+      features: await this.vision.features(size, { ...parameters, pixel_values: pixels }),
+      image_rows: rows,
+    };
   }
 }
 
@@ -159,7 +172,7 @@ type Seq2SeqState = {
   readonly decoder: Session;
   readonly self: KeyValueCache;
   readonly cross: KeyValueCache;
-  readonly parameters: Record<string, Tensor>;
+  readonly parameters: Uploaded;
   /** Of each row's source, 0 where padding is. */
   mask: number[][];
   /** What each row is written about. */
@@ -179,18 +192,20 @@ class Seq2SeqRun implements DecodingRun {
   async scores(): Promise<Float32Array[]> {
     const { decoder, self, cross, parameters, mask, next, length } = this.state;
     const rows = next.length;
+    await self.reserve();
     const { outputs, kept } = await decoder.run(
       {
         ...parameters,
         ...self.feeds(rows),
         ...cross.feeds(rows),
         decoder_input_ids: idTensor(next.map((token) => [token])),
-        decoder_attention_mask: maskTensor(next.map(() => Array<number>(length).fill(1))),
+        decoder_attention_mask: maskTensor(next.map(() => withRoom(Array<number>(length).fill(1), self))),
+        places: tensor("int64", [1], BigInt64Array.of(BigInt(length - 1))),
         attention_mask: maskTensor(mask),
       },
-      { keep: keptOutputs(decoder) },
+      self.destinations,
     );
-    self.replace(kept);
+    self.append(kept, 1);
     return scoreRows(outputs["logits"] as Tensor<"float32">);
   }
 
@@ -211,5 +226,6 @@ class Seq2SeqRun implements DecodingRun {
   release(): void {
     this.state.self.release();
     this.state.cross.release();
+    releaseAll(this.state.parameters);
   }
 }

@@ -3,7 +3,6 @@ import {
   Activation,
   dropAttention,
   dropFeatures,
-  extendCache,
   groupedAttention,
   type KeyValue,
   type Layer,
@@ -49,10 +48,10 @@ class BartAttention extends Module {
     };
   }
 
-  /** Shapes: x [batch, queries, hidden], mask [batch, 1, 1, queries or 1, keys], result as x. */
-  forward(x: Value, { key, value }: KeyValue, mask: Value): Value {
+  /** Shapes: x [batch, queries, hidden], mask [batch, 1, 1, queries or 1, past + keys], result as x. */
+  forward(x: Value, { key, value }: KeyValue, mask: Value, past?: KeyValue): Value {
     const q = splitHeads(this.q_proj.forward(x), this.heads);
-    const attended = groupedAttention(q, key, value, { mask, scale: this.scale, dropout: this.drop });
+    const attended = groupedAttention(q, key, value, { mask, scale: this.scale, past, dropout: this.drop });
     return this.out_proj.forward(mergeHeads(attended));
   }
 }
@@ -144,8 +143,8 @@ export class BartDecoderLayer extends Module {
     const drop = (value: Value, place: string): Value =>
       dropFeatures(value, settings.dropout, hashText(`${path}.${place}.out_proj`));
     const past = source instanceof Value ? undefined : source;
-    const self = extendCache(past?.self, this.self_attn.keyValue(x));
-    const output = this.self_attn.forward(x, self, mask);
+    const self = this.self_attn.keyValue(x);
+    const output = this.self_attn.forward(x, self, mask, past?.self);
     const attended = this.self_attn_layer_norm.forward(op.add(x, drop(output, "self_attn")));
     const cross = source instanceof Value ? this.encoder_attn.keyValue(source) : source.cross;
     const looked = this.encoder_attn.forward(attended, cross, encoderMask);

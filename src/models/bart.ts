@@ -39,10 +39,11 @@ const tokenEmbedding = (
 const positionEmbedding = ({ maxPositions, hiddenSize }: BartSettings): Embedding =>
   new PositionEmbedding(maxPositions, hiddenSize, { className: "BartLearnedPositionalEmbedding", offset: 2 });
 
-/** Vectors of the places from `past` on, [1, tokens, hidden]. */
-function places(embedding: Layer, past: Dim, tokens: Dim): Value {
-  return op.unsqueeze(embedding.forward(op.range(past, dimAdd(past, tokens), "int64")), 0);
-}
+/** Vectors of places (int64 [tokens]), [1, tokens, hidden]. */
+const placeVectors = (embedding: Layer, places: Value): Value => op.unsqueeze(embedding.forward(places), 0);
+
+/** The places of `tokens` tokens after `past` others. */
+const placesFrom = (past: Dim, tokens: Dim): Value => op.range(past, dimAdd(past, tokens), "int64");
 
 /** Source: transformers BartEncoder. */
 export class BartEncoder extends Module {
@@ -73,7 +74,7 @@ export class BartEncoder extends Module {
   forward({ attentionMask, ...inputs }: EncoderInputs): Value {
     const embedded =
       "inputsEmbeds" in inputs ? inputs.inputsEmbeds : this.embed_tokens.forward(inputs.inputIds);
-    const placed = op.add(embedded, places(this.embed_positions, 0, embedded.shape[1]!));
+    const placed = op.add(embedded, placeVectors(this.embed_positions, placesFrom(0, embedded.shape[1]!)));
     const start = dropFeatures(
       this.layernorm_embedding.forward(placed),
       this.settings.dropout,
@@ -110,19 +111,17 @@ export class BartDecoder extends Module {
   }
 
   /** Last hidden states [batch, target, hidden], and the keys and values of every layer. */
-  forward({ decoderInputIds, decoderAttentionMask, encoderHidden, attentionMask, past }: DecoderInputs): {
-    hidden: Value;
-    present: DecoderKeyValues[];
-  } {
+  forward(inputs: DecoderInputs): { hidden: Value; present: DecoderKeyValues[] } {
+    const { decoderInputIds, decoderAttentionMask, attentionMask } = inputs;
     const queries = decoderInputIds.shape[1]!;
-    const pastLength: Dim = past?.[0]?.self.key.shape[2] ?? 0;
+    const pastLength: Dim = inputs.past?.[0]?.self.key.shape[2] ?? 0;
     const pass = {
       mask: causalMask(decoderAttentionMask, { queries, past: pastLength }),
       encoderMask: paddingMask(attentionMask),
     };
     const placed = op.add(
       this.embed_tokens.forward(decoderInputIds),
-      places(this.embed_positions, pastLength, queries),
+      placeVectors(this.embed_positions, inputs.places ?? placesFrom(pastLength, queries)),
     );
     let hidden = dropFeatures(
       this.layernorm_embedding.forward(placed),
@@ -130,7 +129,7 @@ export class BartDecoder extends Module {
       hashText("decoder.layernorm_embedding"),
     );
     const present = this.layers.items.map((layer, i) => {
-      const result = layer.forward(hidden, pass, past ? past[i]! : encoderHidden);
+      const result = layer.forward(hidden, pass, inputs.past ? inputs.past[i]! : inputs.encoderHidden);
       hidden = result.output;
       return result.present;
     });

@@ -10,6 +10,8 @@ export type CausalInputs = {
   readonly positions: Value; // [batch, sequence], float32
   /** [batch, sequence], int64: which of a packed row's texts each token belongs to, instead of the attention mask; there is no past then. */
   readonly segments?: Value;
+  /** Places of cached and new tokens in the sequence, [past + sequence], float32; by default each its own index. */
+  readonly places?: Value;
   /** Cached keys and values, one pair per layer, or none. */
   readonly past: readonly KeyValue[];
 };
@@ -21,7 +23,7 @@ export type CacheLayout = { readonly layers: number; readonly kvHeads: number; r
 export abstract class CausalLM extends LanguageModel {
   abstract readonly cacheLayout: CacheLayout;
 
-  /** Last hidden states [batch, sequence, hidden], and the keys and values of all tokens for the cache. */
+  /** Last hidden states [batch, sequence, hidden], and the keys and values of the tokens read, for the cache. */
   abstract hiddenStates(inputs: CausalInputs): { hidden: Value; present: KeyValue[] };
 
   /** Inputs besides those of `causalInputs`, for a run whose largest position is `sequenceLength - 1`. */
@@ -30,7 +32,7 @@ export abstract class CausalLM extends LanguageModel {
 
 /**
  * Graph inputs of a causal model under their names: `input_ids`, `attention_mask`, `position_ids`, and with a cache
- * `past.<i>.key|value`.
+ * `places` and `past.<i>.key|value`.
  */
 export function causalInputs(cache?: CacheLayout): CausalInputs {
   const [batch, sequence] = [symbol("batch"), symbol("sequence")];
@@ -39,6 +41,7 @@ export function causalInputs(cache?: CacheLayout): CausalInputs {
     inputIds: input("input_ids", "int64", [batch, sequence]),
     attentionMask: input("attention_mask", "float32", [batch, dimAdd(past, sequence)]),
     positions: input("position_ids", "float32", [batch, sequence]),
+    ...(cache && { places: input("places", "float32", [dimAdd(past, sequence)]) }),
     past: Array.from({ length: cache?.layers ?? 0 }, (_, i) => {
       const shape = [batch, cache!.kvHeads, past, cache!.headDim];
       return {

@@ -3,7 +3,6 @@ import {
   Activation,
   causalMask,
   Embedding,
-  extendCache,
   groupedAttention,
   type KeyValue,
   Layer,
@@ -65,12 +64,8 @@ class Attention extends Module {
     const q = turned(this.q_proj.forward(x), heads, this.q_norm);
     const k = turned(this.k_proj.forward(x), kvHeads, this.k_norm);
     const v = splitHeads(this.v_proj.forward(x), kvHeads);
-    const present = extendCache(past, { key: k, value: v });
-    const attended = groupedAttention(q, present.key, present.value, {
-      mask: maskOf(this.window),
-      scale: headDim ** -0.5,
-    });
-    return { output: this.o_proj.forward(mergeHeads(attended)), present };
+    const attended = groupedAttention(q, k, v, { mask: maskOf(this.window), scale: headDim ** -0.5, past });
+    return { output: this.o_proj.forward(mergeHeads(attended)), present: { key: k, value: v } };
   }
 }
 
@@ -150,7 +145,7 @@ class Decoder extends Module {
   }
 
   forward(
-    { inputIds, attentionMask, positions, segments, past }: CausalInputs,
+    { inputIds, attentionMask, positions, segments, places, past }: CausalInputs,
     frequencies: Value,
   ): { hidden: Value; present: KeyValue[] } {
     const queries = inputIds.shape[1]!;
@@ -164,6 +159,7 @@ class Decoder extends Module {
           past: pastLength,
           ...(window !== undefined && { window }),
           ...(segments && { segments }),
+          ...(places && { places }),
         });
       masks.set(window, mask);
       return mask;

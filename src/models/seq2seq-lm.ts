@@ -18,6 +18,8 @@ export type DecoderInputs = {
   readonly decoderInputIds: Value; // [batch, target], int64
   readonly decoderAttentionMask: Value; // [batch, past + target], float32
   readonly attentionMask: Value; // [batch, source], float32, of the encoder's tokens
+  /** Places of the tokens in the text, int64 [target]; by default those after the cached ones. */
+  readonly places?: Value;
 } & (
   | { readonly encoderHidden: Value; readonly past?: undefined } // [batch, source, hidden]
   /** Cached keys and values, one entry per layer; those of the encoder's output stand for the output itself. */
@@ -40,7 +42,7 @@ export abstract class Seq2SeqLM extends LanguageModel {
   /** Last hidden states of the encoder [batch, source, hidden]. */
   abstract encode(inputs: EncoderInputs): Value;
 
-  /** Last hidden states of the decoder [batch, target, hidden], and keys and values of all its tokens for the cache. */
+  /** Last hidden states of the decoder [batch, target, hidden], and keys and values of the tokens read, for the cache. */
   abstract decode(inputs: DecoderInputs): { hidden: Value; present: DecoderKeyValues[] };
 }
 

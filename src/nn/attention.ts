@@ -9,7 +9,8 @@ const MASKED = -1e30;
 /**
  * Additive causal mask.
  * Shapes: attentionMask [batch, total] (float, 1 for real tokens), result [batch, 1, 1, queries, total], total = past + queries.
- * Query i (at place past + i) sees key j if j is real, j ≤ past + i and, with a window w, j > past + i - w. With `segments`
+ * Query i (at place past + i) sees key j if j is real, j ≤ past + i and, with a window w, j > past + i - w. Where a cache has
+ * room for more, `places` [total] (float) says the place of each key in the sequence, those of the queries last. With `segments`
  * [batch, total], which number what belongs together (there is no past then), it sees keys of its own number alone; padding
  * needs one that no token has, and the attention mask is not read.
  * Source: transformers masking_utils.py (causal and sliding-window masks go by place in the sequence, not position id;
@@ -17,17 +18,24 @@ const MASKED = -1e30;
  */
 export function causalMask(
   attentionMask: Value,
-  { queries, past, window, segments }: { queries: Dim; past: Dim; window?: number; segments?: Value },
+  {
+    queries,
+    past,
+    window,
+    segments,
+    places,
+  }: { queries: Dim; past: Dim; window?: number; segments?: Value; places?: Value },
 ): Value {
   const [batch, total] = attentionMask.shape as [Dim, Dim];
-  const query = op.unsqueeze(op.range(past, total), 1); // [queries, 1]
-  const key = op.unsqueeze(op.range(0, total), 0); // [1, total]
+  const own = places ? op.slice(places, 0, past, total) : op.range(past, total);
+  const query = op.unsqueeze(own, 1); // [queries, 1]
+  const key = op.unsqueeze(places ?? op.range(0, total), 0); // [1, total]
   let visible = op.lessOrEqual(key, query);
   if (window !== undefined) visible = op.and(visible, op.greater(key, op.sub(query, window)));
-  const own = segments
+  const related = segments
     ? op.equal(op.unsqueeze(segments, 2), op.unsqueeze(segments, 1))
     : op.greater(op.reshape(attentionMask, [batch, 1, total]), 0.5);
-  const mask = op.where(op.and(op.unsqueeze(visible, 0), own), 0, MASKED); // [batch, queries, total]
+  const mask = op.where(op.and(op.unsqueeze(visible, 0), related), 0, MASKED); // [batch, queries, total]
   return op.reshape(mask, [batch, 1, 1, queries, total]);
 }
 
@@ -40,32 +48,48 @@ export function paddingMask(attentionMask: Value): Value {
   return op.reshape(op.where(op.greater(attentionMask, 0.5), 0, MASKED), [batch, 1, 1, 1, keys]);
 }
 
-/** The keys and values that a layer's later queries see: cached ones and new ones. */
-export const extendCache = (past: KeyValue | undefined, { key, value }: KeyValue): KeyValue =>
-  past ? { key: op.concat([past.key, key], 2), value: op.concat([past.value, value], 2) } : { key, value };
+export type AttentionOptions = {
+  readonly mask?: Value;
+  readonly scale: number;
+  /** Keys and values of earlier tokens, which come before k and v; with them total is past + new. */
+  readonly past?: KeyValue | undefined;
+  readonly dropout?: (weights: Value) => Value;
+};
 
 /**
  * softmax(q kᵀ · scale + mask) v, with the query heads of a group folded into rows, so that grouped keys and values are
- * never repeated.
- * Shapes: q [batch, heads, queries, size], k and v [batch, kvHeads, total, size], mask [batch, 1, 1, queries or 1, total]
- * (none: every query sees every key), result [batch, heads, queries, size]. `dropout` sees the weights [batch, kvHeads, heads / kvHeads, queries, total].
+ * never repeated. Cached keys and values are read where they lie: scores of both parts are put together, never the parts.
+ * Shapes: q [batch, heads, queries, size], k and v [batch, kvHeads, new, size], past [batch, kvHeads, past, size], mask
+ * [batch, 1, 1, queries or 1, total] (none: every query sees every key), result [batch, heads, queries, size]. `dropout` sees
+ * the weights [batch, kvHeads, heads / kvHeads, queries, total].
  */
 export function groupedAttention(
   q: Value,
   k: Value,
   v: Value,
-  { mask, scale, dropout = (x) => x }: { mask?: Value; scale: number; dropout?: (weights: Value) => Value },
+  { mask, scale, past, dropout = (x) => x }: AttentionOptions,
 ): Value {
   const [batch, heads, queries, size] = q.shape as [Dim, number, Dim, number];
-  const [, kvHeads, total] = k.shape as [Dim, number, Dim];
+  const kvHeads = k.shape[1] as number;
   const group = heads / kvHeads;
   const rows = dimMultiply(queries, group);
   const folded = op.reshape(op.mul(q, scale), [batch, kvHeads, rows, size]);
-  const scores = op.matmul(folded, op.transposeLast(k)); // [batch, kvHeads, group·queries, total]
+  const scoresOf = (key: Value): Value => op.matmul(folded, op.transposeLast(key)); // [batch, kvHeads, group·queries, keys]
+  const scores = past ? op.concat([scoresOf(past.key), scoresOf(k)], -1) : scoresOf(k);
+  const total = scores.shape[3]!;
   const grouped = op.reshape(scores, [batch, kvHeads, group, queries, total]);
   const masked = mask ? op.add(grouped, mask) : grouped;
   const weights = op.reshape(dropout(op.softmax(masked)), [batch, kvHeads, rows, total]);
-  return op.reshape(op.matmul(weights, v), [batch, heads, queries, size]);
+  return op.reshape(weighted(weights, v, past?.value), [batch, heads, queries, size]);
+}
+
+/** weights · [past; v]. */
+function weighted(weights: Value, v: Value, past: Value | undefined): Value {
+  if (!past) return op.matmul(weights, v);
+  const total = weights.shape[3]!;
+  const cached = past.shape[2]!;
+  const earlier = op.matmul(op.slice(weights, 3, 0, cached), past);
+  return op.add(earlier, op.matmul(op.slice(weights, 3, cached, total), v));
 }
 
 /** [batch, sequence, heads · size] to [batch, heads, sequence, size]. */

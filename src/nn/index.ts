@@ -1,7 +1,7 @@
 export { Activation, activationNames } from "./activations.ts";
 export {
+  type AttentionOptions,
   causalMask,
-  extendCache,
   groupedAttention,
   type KeyValue,
   mergeHeads,

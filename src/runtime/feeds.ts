@@ -1,6 +1,6 @@
 import { nearest, RuntimeFailure } from "../errors.ts";
 import { type Dim, evaluateDim, formatShape, type Port, symbolName } from "../graph/index.ts";
-import { numel } from "../tensor/index.ts";
+import { numel, type Tensor } from "../tensor/index.ts";
 import type { WireTensor } from "./protocol.ts";
 import type { Feeds } from "./types.ts";
 
@@ -43,9 +43,13 @@ function checkFeed(port: Port, feeds: Feeds): WireTensor {
       `Input "${name}" has ${data.length} elements, its shape ${formatShape(value.shape)} says ${numel(value.shape)}.`,
       { code: "wrong-feed", details: { name } },
     );
-  // Sending a view would copy the whole buffer below it.
-  const whole = data.byteLength === data.buffer.byteLength;
-  return { dtype, shape: value.shape, data: whole ? data : data.slice() };
+  return wholeTensor(value);
+}
+
+/** The tensor with a buffer of its own: sending a view would copy the whole buffer below it. */
+export function wholeTensor({ dtype, shape, data }: Tensor): Tensor {
+  const isWhole = data.byteLength === data.buffer.byteLength;
+  return { dtype, shape, data: isWhole ? data : data.slice() };
 }
 
 /** Each symbol has one size in all feeds. */

@@ -1,4 +1,5 @@
 export type {
+  Destination,
   Device,
   Engine,
   EngineOptions,
@@ -7,4 +8,5 @@ export type {
   RunOptions,
   RunResult,
   Session,
+  SessionOptions,
 } from "./types.ts";

@@ -10,8 +10,10 @@ import {
   type Value,
   type WeightStorage,
 } from "../graph/index.ts";
-import { checkFeeds } from "./feeds.ts";
+import type { Tensor } from "../tensor/index.ts";
+import { checkFeeds, wholeTensor } from "./feeds.ts";
 import { lowerings } from "./lowerings.ts";
+import type { ResidentInfo, WireDestination } from "./protocol.ts";
 import { EngineThread } from "./thread/node.ts";
 import type {
   Device,
@@ -22,6 +24,7 @@ import type {
   RunOptions,
   RunResult,
   Session,
+  SessionOptions,
 } from "./types.ts";
 
 /**
@@ -72,7 +75,10 @@ class NodeEngine implements Engine {
     this.threads = threads;
   }
 
-  async createSession(outputs: Readonly<Record<string, Value>>): Promise<Session> {
+  async createSession(
+    outputs: Readonly<Record<string, Value>>,
+    { prepack = false }: SessionOptions = {},
+  ): Promise<Session> {
     const program = emit(lower(outputs, lowerings[this.device]), { realPath });
     checkPorts(program);
     const memoryWeights = await Promise.all(
@@ -88,8 +94,18 @@ class NodeEngine implements Engine {
       threads: this.threads,
       weightsDirectory: program.weightsDirectory,
       memoryWeights,
+      prepack,
     });
     return new NodeSession(this.thread, session, program);
+  }
+
+  async upload(tensors: Readonly<Record<string, Tensor>>): Promise<Readonly<Record<string, ResidentTensor>>> {
+    const whole = Object.entries(tensors).map(([name, value]): [string, Tensor] => [
+      name,
+      wholeTensor(value),
+    ]);
+    const placed = await this.thread.request({ type: "upload", tensors: Object.fromEntries(whole) });
+    return residents(this.thread, placed);
   }
 
   dispose(): Promise<void> {
@@ -110,27 +126,29 @@ class NodeSession implements Session {
     this.outputs = outputs;
   }
 
-  async run(feeds: Feeds, { keep = [] }: RunOptions = {}): Promise<RunResult> {
-    const unknown = keep.find((name) => this.outputs.every((port) => port.name !== name));
+  async run(feeds: Feeds, { keep = [], write = {} }: RunOptions = {}): Promise<RunResult> {
+    const unknown = [...keep, ...Object.keys(write)].find((name) =>
+      this.outputs.every((port) => port.name !== name),
+    );
     if (unknown !== undefined)
       throw new RuntimeFailure(
         `There is no output "${unknown}" to keep. Outputs: ${this.outputs.map(({ name }) => name).join(", ")}.`,
         { code: "unknown-output", details: { name: unknown } },
       );
+    const destinations = Object.entries(write).map(
+      ([name, { into, axis, at }]): [string, WireDestination] => [
+        name,
+        { resident: into.resident, axis, at },
+      ],
+    );
     const { outputs, kept } = await this.thread.request({
       type: "run",
       session: this.session,
       feeds: checkFeeds(this.inputs, feeds),
       keep,
+      write: Object.fromEntries(destinations),
     });
-    const resident = Object.entries(kept).map(([name, info]): [string, ResidentTensor] => [
-      name,
-      {
-        ...info,
-        dispose: () => void this.thread.request({ type: "release", resident: info.resident }).catch(() => {}),
-      },
-    ]);
-    return { outputs, kept: Object.fromEntries(resident) };
+    return { outputs, kept: residents(this.thread, kept) };
   }
 
   /** Does nothing if the session, or its engine, has been disposed of. */
@@ -138,6 +156,21 @@ class NodeSession implements Session {
     if (this.thread.isStopped) return;
     await this.thread.request({ type: "close", session: this.session });
   }
+}
+
+/** Handles of tensors that are in the engine. */
+function residents(
+  thread: EngineThread,
+  placed: Readonly<Record<string, ResidentInfo>>,
+): Record<string, ResidentTensor> {
+  const handles = Object.entries(placed).map(([name, info]): [string, ResidentTensor] => [
+    name,
+    {
+      ...info,
+      dispose: () => void thread.request({ type: "release", resident: info.resident }).catch(() => {}),
+    },
+  ]);
+  return Object.fromEntries(handles);
 }
 
 /** Where links lead. A file that is not there keeps its path: ONNX Runtime names it in its error. */

@@ -8,6 +8,8 @@ export const STOPPING = 1;
 /** Messages between the engine and its thread. Every request has one reply with the same id. */
 export type WireTensor = Tensor | { readonly resident: number };
 
+export type WireDestination = { readonly resident: number; readonly axis: number; readonly at: number };
+
 export type Request =
   | { readonly type: "devices" }
   | {
@@ -17,13 +19,16 @@ export type Request =
       readonly threads: number;
       readonly weightsDirectory: string | undefined;
       readonly memoryWeights: readonly { readonly location: string; readonly bytes: Uint8Array }[];
+      readonly prepack: boolean;
     }
   | {
       readonly type: "run";
       readonly session: number;
       readonly feeds: Readonly<Record<string, WireTensor>>;
       readonly keep: readonly string[];
+      readonly write: Readonly<Record<string, WireDestination>>;
     }
+  | { readonly type: "upload"; readonly tensors: Readonly<Record<string, Tensor>> }
   | { readonly type: "release"; readonly resident: number }
   | { readonly type: "close"; readonly session: number };
 
@@ -37,6 +42,7 @@ export type ReplyOf = {
   devices: { readonly name: Device; readonly bundled: boolean }[];
   create: { readonly session: number };
   run: { readonly outputs: Record<string, Tensor>; readonly kept: Record<string, ResidentInfo> };
+  upload: Record<string, ResidentInfo>;
   release: null;
   close: null;
 };

@@ -21,13 +21,26 @@ export type ResidentTensor = {
 
 export type Feeds = Readonly<Record<string, Tensor | ResidentTensor>>;
 
+/** A place in a resident tensor: from `at` on along `axis`, and all of every other axis. */
+export type Destination = { readonly into: ResidentTensor; readonly axis: number; readonly at: number };
+
 export type RunOptions = {
   /** Outputs to leave in the engine, for feeding to later runs. */
   keep?: readonly string[];
+  /** Outputs to write into tensors that stay in the engine, which are not copied for it; the run may read those as well. */
+  write?: Readonly<Record<string, Destination>>;
+};
+
+export type SessionOptions = {
+  /**
+   * Lays out the weights anew for products with few rows, as when one token is read at a time. It takes time at loading, and
+   * memory where a weight is also read otherwise. Default: false.
+   */
+  prepack?: boolean;
 };
 
 export type RunResult = {
-  /** Outputs copied to JavaScript: all that are not kept. */
+  /** Outputs copied to JavaScript: all that are neither kept nor written. */
   readonly outputs: Readonly<Record<string, Tensor>>;
   readonly kept: Readonly<Record<string, ResidentTensor>>;
 };
@@ -45,6 +58,8 @@ export interface Session {
 export interface Engine {
   readonly device: Device;
   /** Lowers the graph for the device, emits it and loads it. Inputs are fed under their names. */
-  createSession(outputs: Readonly<Record<string, Value>>): Promise<Session>;
+  createSession(outputs: Readonly<Record<string, Value>>, options?: SessionOptions): Promise<Session>;
+  /** Copies tensors into the engine, for feeding to many runs. */
+  upload(tensors: Readonly<Record<string, Tensor>>): Promise<Readonly<Record<string, ResidentTensor>>>;
   dispose(): Promise<void>;
 }

@@ -10,6 +10,7 @@ import {
   type RequestMessage,
   type ResidentInfo,
   STOPPING,
+  type WireDestination,
   type WireTensor,
 } from "./protocol.ts";
 import type { Device } from "./types.ts";
@@ -58,6 +59,32 @@ function toOrt(api: Ort, value: WireTensor): OrtTensor {
   return new api.Tensor(value.dtype as "float32", value.data as Float32Array, value.shape);
 }
 
+/** Writes a result into a tensor that stays here. @throws WorkerFailure if it does not fit */
+function copyInto(name: string, result: OrtTensor, { resident, axis, at }: WireDestination): void {
+  const target = residents.get(resident);
+  if (!target)
+    throw new WorkerFailure("resident-gone", "A tensor that was kept in the engine has been released.");
+  const [from, to] = [result.dims, target.dims];
+  const count = from[axis] ?? 0;
+  const fits =
+    result.type === target.type &&
+    from.length === to.length &&
+    axis < to.length &&
+    to.every((size, i) => (i === axis ? at >= 0 && at + count <= size : size === from[i]));
+  if (!fits)
+    throw new WorkerFailure(
+      "wrong-destination",
+      `Output "${name}" is ${result.type}[${from}], and cannot be written at ${at} of axis ${axis} of ${target.type}[${to}].`,
+    );
+  const inner = to.slice(axis + 1).reduce((product, size) => product * size, 1);
+  const source = result.data as Float32Array;
+  const whole = target.data as Float32Array;
+  const stride = to[axis]! * inner;
+  const length = count * inner;
+  for (let read = 0, place = at * inner; read < source.length; read += length, place += stride)
+    for (let i = 0; i < length; i++) whole[place + i] = source[read + i]!;
+}
+
 /** A result's values; float16 as raw bits, which Node with a Float16Array gives as numbers. */
 async function read(result: OrtTensor): Promise<Tensor["data"]> {
   const data = (await result.getData()) as Tensor["data"];
@@ -73,7 +100,7 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
       return api.listSupportedBackends().map(({ name, bundled }) => ({ name: name as Device, bundled }));
     },
 
-    async create({ model, device, threads, weightsDirectory, memoryWeights }) {
+    async create({ model, device, threads, weightsDirectory, memoryWeights, prepack }) {
       const api = await ort();
       const options: InferenceSession.SessionOptions = {
         executionProviders: [device],
@@ -91,7 +118,7 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
           // It would merge what gradients compute again with what they are not to keep.
           optimization: { disable_specified_optimizers: "CommonSubexpressionElimination" },
           session: {
-            disable_prepacking: "1",
+            disable_prepacking: prepack ? "0" : "1",
             ...(weightsDirectory === undefined
               ? {}
               : { model_external_initializers_file_folder_path: weightsDirectory }),
@@ -106,7 +133,7 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
       return { session: id };
     },
 
-    async run({ session: id, feeds, keep }) {
+    async run({ session: id, feeds, keep, write }) {
       const api = await ort();
       const session = sessions.get(id);
       if (!session) throw new WorkerFailure("session-closed", "The session has been disposed of.");
@@ -124,9 +151,20 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
           const resident = ++created;
           residents.set(resident, result);
           kept[name] = { resident, dtype, shape: result.dims };
-        } else outputs[name] = { dtype, shape: result.dims, data: await read(result) };
+        } else if (write[name]) copyInto(name, result, write[name]);
+        else outputs[name] = { dtype, shape: result.dims, data: await read(result) };
       }
       return { outputs, kept };
+    },
+
+    async upload({ tensors }) {
+      const api = await ort();
+      const placed = Object.entries(tensors).map(([name, value]): [string, ResidentInfo] => {
+        const resident = ++created;
+        residents.set(resident, toOrt(api, value));
+        return [name, { resident, dtype: value.dtype, shape: value.shape }];
+      });
+      return Object.fromEntries(placed);
     },
 
     async release({ resident }) {
@@ -144,9 +182,9 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
 
 /** Buffers of the reply that can be moved instead of copied: those that a tensor fills alone. */
 function movable(reply: ReplyOf[Request["type"]]): ArrayBuffer[] {
-  if (reply === null || !("outputs" in reply)) return [];
+  if (reply === null || !("outputs" in reply && "kept" in reply)) return [];
   const buffers = new Set<ArrayBuffer>();
-  for (const { data, dtype } of Object.values(reply.outputs))
+  for (const { data, dtype } of Object.values((reply as ReplyOf["run"]).outputs))
     if (
       data.buffer instanceof ArrayBuffer &&
       data.byteLength === data.buffer.byteLength &&

@@ -248,7 +248,32 @@ describe("the cache", () => {
     await generator.generateBatch([prompt, prompt.slice(3)], options);
     expect(alive.size).toBe(0);
     const { layers } = (await reference.loadBase()).cacheLayout;
-    expect(largest()).toBe(4 * layers); // what is read and what is written
+    const { size: uploaded } = (await reference.loadAdapted()).trainableParameters();
+    expect(largest()).toBe(uploaded + 4 * layers); // while it grows, the old cache and the new one
+  });
+
+  test.each(["llama-qv", "mistral-sliding-window", "qwen2-layer-types"])(
+    "of %s changes nothing in texts for which it grows several times, padded or not",
+    async (name) => {
+      const model = await named(name).loadBase();
+      const long = { ...options, maxNewTokens: 150 };
+      const expected = await recomputed(model, prompt, long.maxNewTokens);
+      const generator = await generatorFor(model);
+      expect((await generator.generate(prompt, long)).tokens).toEqual(expected);
+      const [padded] = await generator.generateBatch([prompt, [...prompt, ...prompt, 7]], long);
+      expect(padded).toEqual(expected);
+    },
+  );
+
+  test("holds the adapter's weights as they are when a text begins", async () => {
+    const { baseModel } = await reference.loadAdapted();
+    const generator = await generatorFor(baseModel);
+    const before = (await generator.generate(prompt, options)).tokens;
+    const feeds = await baseModel.parameterFeeds();
+    for (const { data } of Object.values(feeds)) (data as Float32Array).fill(0);
+    const after = (await generator.generate(prompt, options)).tokens;
+    expect(after).toEqual(await recomputed(await reference.loadBase(), prompt, options.maxNewTokens));
+    expect(after).not.toEqual(before);
   });
 
   test("is freed when a loop is left, and when generation is aborted or fails", async () => {

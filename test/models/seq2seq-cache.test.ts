@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { dimAdd, input, symbol, type Value } from "../../src/graph/index.ts";
+import { dimAdd, input, op, symbol, type Value } from "../../src/graph/index.ts";
 import {
   type DecoderKeyValues,
   type Seq2SeqLM,
@@ -17,12 +17,16 @@ const engine = sharedEngine({ threads: 1 });
 type Decoded = { hidden: Value; present: DecoderKeyValues[] };
 
 /** Logits, and every cached tensor under `<layer>.self|cross.key|value`, as outputs to feed back. */
-const outputsOf = (model: Seq2SeqLM, { hidden, present }: Decoded): Record<string, Value> => ({
+const outputsOf = (
+  model: Seq2SeqLM,
+  { hidden, present }: Decoded,
+  past?: readonly DecoderKeyValues[],
+): Record<string, Value> => ({
   logits: model.logits(hidden),
   ...Object.fromEntries(
     present.flatMap(({ self, cross }, layer) => [
-      [`next.${layer}.self.key`, self.key],
-      [`next.${layer}.self.value`, self.value],
+      [`next.${layer}.self.key`, past ? op.concat([past[layer]!.self.key, self.key], 2) : self.key],
+      [`next.${layer}.self.value`, past ? op.concat([past[layer]!.self.value, self.value], 2) : self.value],
       [`next.${layer}.cross.key`, cross.key],
       [`next.${layer}.cross.value`, cross.value],
     ]),
@@ -39,18 +43,19 @@ async function sessionsOf(model: Seq2SeqLM): Promise<[first: Session, next: Sess
     key: input(`${name}.key`, "float32", [batch, heads, tokens, headDim]),
     value: input(`${name}.value`, "float32", [batch, heads, tokens, headDim]),
   });
+  const caches = Array.from({ length: layers }, (_, layer) => ({
+    self: cached(`${layer}.self`, past),
+    cross: cached(`${layer}.cross`, source),
+  }));
   const next = model.decode({
     decoderInputIds: input("decoder_input_ids", "int64", [batch, 1]),
     decoderAttentionMask: input("decoder_attention_mask", "float32", [batch, dimAdd(past, 1)]),
     attentionMask: inputs.attentionMask,
-    past: Array.from({ length: layers }, (_, layer) => ({
-      self: cached(`${layer}.self`, past),
-      cross: cached(`${layer}.cross`, source),
-    })),
+    past: caches,
   });
   return [
     await engine().createSession(outputsOf(model, first)),
-    await engine().createSession(outputsOf(model, next)),
+    await engine().createSession(outputsOf(model, next, caches)),
   ];
 }
 

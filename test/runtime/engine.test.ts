@@ -2,7 +2,16 @@ import { execFile } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
-import { constantOf, dimAdd, input, op, type Shape, symbol, type Value } from "../../src/graph/index.ts";
+import {
+  constant,
+  constantOf,
+  dimAdd,
+  input,
+  op,
+  type Shape,
+  symbol,
+  type Value,
+} from "../../src/graph/index.ts";
 import type { Device, Engine, ResidentTensor } from "../../src/runtime/index.ts";
 import { createEngine, listDevices } from "../../src/runtime/node.ts";
 import { type Tensor, tensor } from "../../src/tensor/index.ts";
@@ -158,6 +167,66 @@ describe("sessions", () => {
     const session = await withEngine((own) => own.createSession({ y: op.exp(float("x", [1])) }));
     await session.dispose();
     await expect(session.run({ x: floats([1]) })).rejects.toThrow("The engine has been disposed of.");
+  });
+
+  test("outputs are written in place into tensors that stay, along any axis", async () => {
+    const rows = symbol("rows");
+    const session = await engine().createSession({
+      y: op.mul(float("x", [2, rows, 3]), 2),
+      z: float("z", [1]),
+    });
+    const held = await engine().upload({ whole: floats(new Array(24).fill(-1), [2, 4, 3]) });
+    const whole = held["whole"]!;
+    const x = (count: number, from: number) =>
+      floats(
+        Array.from({ length: 6 * count }, (_, i) => from + i),
+        [2, count, 3],
+      );
+    const write = (at: number) => ({ write: { y: { into: whole, axis: 1, at } } });
+    const first = await session.run({ x: x(1, 0), one: floats([1]) }, write(1));
+    expect(Object.keys(first.outputs)).toEqual(["z"]);
+    expect(first.kept).toEqual({});
+    await session.run({ x: x(2, 10), one: floats([1]) }, write(2));
+    const reader = await engine().createSession({ copy: op.add(float("whole", [2, 4, 3]), 0) });
+    const { outputs } = await reader.run({ whole });
+    expect([...outputs["copy"]!.data]).toEqual([
+      ...[-1, -1, -1, 0, 2, 4, 20, 22, 24, 26, 28, 30],
+      ...[-1, -1, -1, 6, 8, 10, 32, 34, 36, 38, 40, 42],
+    ]);
+    for (const [options, code] of [
+      [write(3), "wrong-destination"], // two rows, and there is room for one
+      [write(-1), "wrong-destination"],
+      [{ write: { z: { into: whole, axis: 0, at: 0 } } }, "wrong-destination"],
+      [{ write: { w: { into: whole, axis: 0, at: 0 } } }, "unknown-output"],
+    ] as const)
+      await expect(session.run({ x: x(2, 0), one: floats([1]) }, options)).rejects.toMatchObject({ code });
+    whole.dispose();
+    await expect(session.run({ x: x(1, 0), one: floats([1]) }, write(0))).rejects.toMatchObject({
+      code: "resident-gone",
+    });
+    await session.dispose();
+    await reader.dispose();
+  });
+
+  test("what is uploaded is a copy, also of a part of a buffer", async () => {
+    const data = Float32Array.of(9, 1, 2, 9);
+    const { x } = await engine().upload({ x: tensor("float32", [2], data.subarray(1, 3)) });
+    data.fill(0);
+    const session = await engine().createSession({ y: op.add(float("x", [2]), 1) });
+    expect([...(await session.run({ x: x! })).outputs["y"]!.data]).toEqual([2, 3]);
+    x!.dispose();
+    await session.dispose();
+  });
+
+  test("weights that are laid out anew give the same products", async () => {
+    const w = constant(tensor("float32", [3, 2], Float32Array.of(1, 2, 3, 4, 5, 6)));
+    const build = () => ({ y: op.gemm(float("x", [symbol("n"), 2]), w, { transB: true }) });
+    for (const prepack of [false, true]) {
+      const session = await engine().createSession(build(), { prepack });
+      const { outputs } = await session.run({ x: floats([1, 10, 2, 20], [2, 2]) });
+      expect([...outputs["y"]!.data]).toEqual([21, 43, 65, 42, 86, 130]);
+      await session.dispose();
+    }
   });
 
   test("a failure at run time carries ONNX Runtime's words", async () => {

@@ -21,6 +21,7 @@ function watched(seen: Set<string>): Engine {
   return {
     device: engine.device,
     dispose: async () => undefined,
+    upload: (tensors) => engine.upload(tensors),
     async createSession(outputs) {
       const session = await engine.createSession(outputs);
       return {

@@ -34,7 +34,8 @@ vi.mock("../../src/runtime/node.ts", async (original) => {
       made.push(record);
       return {
         device: engine.device,
-        createSession: (outputs) => engine.createSession(outputs),
+        createSession: (outputs, options) => engine.createSession(outputs, options),
+        upload: (tensors) => engine.upload(tensors),
         dispose: () => {
           record.disposed = true;
           return engine.dispose();
