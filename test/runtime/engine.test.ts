@@ -173,7 +173,7 @@ describe("sessions", () => {
     const rows = symbol("rows");
     const session = await engine().createSession({
       y: op.mul(float("x", [2, rows, 3]), 2),
-      z: float("z", [1]),
+      z: op.neg(float("one", [1])),
     });
     const held = await engine().upload({ whole: floats(new Array(24).fill(-1), [2, 4, 3]) });
     const whole = held["whole"]!;
