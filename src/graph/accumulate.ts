@@ -43,7 +43,7 @@ const nodeOf = <Op extends OpName>({ source }: Value, name: Op): Node<Op> | unde
   source.kind === "node" && source.node.op === name ? (source.node as unknown as Node<Op>) : undefined;
 
 /** True for `full(0, shape)`. */
-function isZeros(x: Value | undefined): boolean {
+export function isZeros(x: Value | undefined): boolean {
   if (x?.source.kind === "node" && x.source.node.op === "Expand")
     return isZeros((x.source.node.inputs as readonly Value[])[0]);
   return (

@@ -1,4 +1,5 @@
 import { GraphError } from "../errors.ts";
+import { accumulate, isZeros } from "./accumulate.ts";
 import { type Dim, dimAdd, dimProduct, dimSubtract, type Shape } from "./dim.ts";
 import * as op from "./ops/build.ts";
 import { isFloat } from "./ops/infer-checks.ts";
@@ -94,6 +95,30 @@ const geluRule: RuleFor<"Gelu"> = ({ inputs: [x], attributes: { approximate }, d
   return [op.mul(dy, op.mul(op.add(op.add(t, 1), tail), 0.5))];
 };
 
+// y = x s with s = σ(αx), so dx = dy (s + α y (1 - s))
+const quickGeluRule: RuleFor<"QuickGelu"> = ({ inputs: [x], attributes: { alpha }, y, dy }) => {
+  const scaled = (value: Value): Value => (alpha === 1 ? value : op.mul(value, alpha));
+  const s = op.sigmoid(scaled(x));
+  return [op.mul(dy, op.add(s, scaled(op.mul(y, op.sub(1, s)))))];
+};
+
+/**
+ * Σ dy along an axis, kept as 1. Where dy is a few values put into zeros, as the cotangent of picked elements is, only
+ * these are summed.
+ */
+function sumAlong(dy: Value, axis: number): Value {
+  if (dy.source.kind === "node" && dy.source.node.op === "ScatterElements") {
+    const { inputs, attributes } = dy.source.node as unknown as Node<"ScatterElements">;
+    if (attributes.axis === axis && isZeros(inputs[0])) return op.reduceSum(inputs[2], { axes: [axis] });
+  }
+  return op.reduceSum(dy, { axes: [axis] });
+}
+
+// y = x - ln Σ exp x, so dx = dy - exp(y) Σ dy
+const logSoftmaxRule: RuleFor<"LogSoftmax"> = ({ attributes: { axis }, y, dy }) => [
+  accumulate(op.mul(op.exp(y), op.neg(sumAlong(dy, axis))), dy),
+];
+
 /**
  * One rule per operator: cotangent of the output -> cotangents of the inputs, in input order.
  * An operator without a rule does not compile. Rules are built from forward operators, so whatever runs forward runs
@@ -130,6 +155,7 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   // y = |x|, so dx = dy sign x
   Abs: ({ inputs: [x], dy }) => [op.where(op.greater(x, 0), dy, op.where(op.less(x, 0), op.neg(dy), 0))],
   Gelu: geluRule,
+  QuickGelu: quickGeluRule,
   Cast: ({ inputs: [x], dy }) => [isFloat(x.dtype) ? op.cast(dy, x.dtype) : zero],
 
   MatMul: matmulRule,
@@ -154,6 +180,8 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   Softmax: ({ y, dy, attributes: { axis } }) => [
     op.mul(y, op.sub(dy, op.reduceSum(op.mul(dy, y), { axes: [axis] }))),
   ],
+
+  LogSoftmax: logSoftmaxRule,
 
   Conv: convRule,
   ConvTranspose: convTransposeRule,

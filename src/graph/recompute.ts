@@ -42,6 +42,7 @@ function isCheap({ shape, source }: Value): boolean {
     case "Tanh":
     case "Relu":
     case "Gelu":
+    case "QuickGelu":
     case "SimplifiedLayerNormalization":
     case "LayerNormalization":
       return true;

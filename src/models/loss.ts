@@ -9,12 +9,12 @@ export type DropoutOptions = { readonly dropout?: boolean; readonly modelDropout
 export const IGNORED = -100n;
 
 /**
- * Sum over rows of ln Σ exp(x) - x_target.
+ * Sum over rows of -ln softmax(x)_target.
  * Shapes: logits [labels, vocabulary], targets [labels], result [].
  */
 export function crossEntropy(logits: Value, targets: Value): Value {
-  const picked = op.gatherElements(logits, op.unsqueeze(targets, 1), 1);
-  return op.reduceSum(op.sub(op.reduceLogSumExp(logits), picked), { axes: [0, 1], keepdims: false });
+  const picked = op.gatherElements(op.logSoftmax(logits), op.unsqueeze(targets, 1), 1);
+  return op.neg(op.reduceSum(picked, { axes: [0, 1], keepdims: false }));
 }
 
 /** What a loss reads of labels: places in the flattened batch, and what they are to predict. */

@@ -4,15 +4,15 @@ import { Layer } from "./module.ts";
 
 /** Functions by the name that config.json gives them, with the class that stands in the reference's module tree. */
 const functions: Readonly<Record<string, { className: string; apply: (x: Value) => Value }>> = {
-  silu: { className: "SiLUActivation", apply: (x) => op.mul(x, op.sigmoid(x)) },
-  swish: { className: "SiLU", apply: (x) => op.mul(x, op.sigmoid(x)) },
+  silu: { className: "SiLUActivation", apply: (x) => op.quickGelu(x) },
+  swish: { className: "SiLU", apply: (x) => op.quickGelu(x) },
   gelu: { className: "GELUActivation", apply: (x) => op.gelu(x) },
   gelu_python: { className: "GELUActivation", apply: (x) => op.gelu(x) },
   gelu_new: { className: "NewGELUActivation", apply: (x) => op.gelu(x, "tanh") },
   gelu_fast: { className: "FastGELUActivation", apply: (x) => op.gelu(x, "tanh") },
   gelu_pytorch_tanh: { className: "GELUTanh", apply: (x) => op.gelu(x, "tanh") },
   gelu_python_tanh: { className: "GELUTanh", apply: (x) => op.gelu(x, "tanh") },
-  quick_gelu: { className: "QuickGELUActivation", apply: (x) => op.mul(x, op.sigmoid(op.mul(x, 1.702))) },
+  quick_gelu: { className: "QuickGELUActivation", apply: (x) => op.quickGelu(x, 1.702) },
   relu: { className: "ReLU", apply: op.relu },
   relu2: { className: "ReLUSquaredActivation", apply: (x) => op.mul(op.relu(x), op.relu(x)) },
   sigmoid: { className: "Sigmoid", apply: op.sigmoid },

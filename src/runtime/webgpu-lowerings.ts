@@ -49,6 +49,7 @@ const widenGroups: NonNullable<Lowering["ConvTranspose"]> = ([x, w], attributes)
 export const webgpuLowering: Lowering = {
   // No kernel. a ∨ b = ¬(¬a ∧ ¬b)
   Or: ([a, b]) => op.not(op.and(op.not(a), op.not(b))),
+  LogSoftmax: ([x], { axis }) => op.sub(x, op.reduceLogSumExp(x, { axes: [axis] })),
   ConvTranspose: widenGroups,
   // WGSL promises an error of 2⁻¹¹ for angles in [-π, π] and nothing beyond (WGSL, floating point accuracy); angles of rotary embeddings reach
   // thousands. With h = x/2 less whole turns: cos x = 1 - 2 sin² h, sin x = 2 sin h cos h.

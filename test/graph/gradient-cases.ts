@@ -207,6 +207,10 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
   Identity: unary(op.identity),
   Abs: unary(op.abs, signed),
   Gelu: [...unary((x) => op.gelu(x)), ...unary((x) => op.gelu(x, "tanh"), any, "tanh form, ")],
+  QuickGelu: [
+    ...unary((x) => op.quickGelu(x)),
+    ...unary((x) => op.quickGelu(x, 1.702), any, "alpha 1.702, "),
+  ],
   Cast: [
     // Through the other float type and back, so that the sum stays in the type of the test.
     gradientCase("between floats", [any(2, 3)], (x) =>
@@ -260,6 +264,13 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
     gradientCase("last axis", [any(2, 4)], (x) => op.softmax(x)),
     gradientCase("middle axis", [any(2, 3, 2)], (x) => op.softmax(x, 1)),
     gradientCase("first axis", [any(3, 2)], (x) => op.softmax(x, 0)),
+  ],
+  LogSoftmax: [
+    gradientCase("last axis", [any(2, 4)], (x) => op.logSoftmax(x)),
+    gradientCase("first axis", [any(3, 2)], (x) => op.logSoftmax(x, 0)),
+    gradientCase("picked elements", [any(3, 4)], (x) =>
+      op.gatherElements(op.logSoftmax(x), constantOf([2, 0, 3], [3, 1], "int64"), 1),
+    ),
   ],
   Conv: convCases.map(([name, image, kernel, { hasBias, ...options }]) =>
     gradientCase(name, [any(...image), any(...kernel), ...(hasBias ? [any(kernel[0]!)] : [])], (x, w, bias) =>

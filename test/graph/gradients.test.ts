@@ -21,6 +21,7 @@ import { type GradientCase, gradientCases } from "./gradient-cases.ts";
 const float32Only: ReadonlySet<OpName> = new Set([
   "Erf",
   "Gelu",
+  "QuickGelu",
   "RotaryEmbedding",
   "Cast",
   "Conv",

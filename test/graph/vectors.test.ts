@@ -128,7 +128,7 @@ const builders: Record<string, Builder> = {
   Sin: unary(op.sin),
   Identity: unary(op.identity),
   Gelu: ([x], { approximate }) => op.gelu(x!, approximate),
-  Swish: ([x], { alpha }) => op.mul(x!, op.sigmoid(op.mul(x!, alpha))),
+  Swish: ([x], { alpha }) => op.quickGelu(x!, alpha),
   MatMul: matmul,
   Gemm: ([a, b, c], { alpha, beta, transA, transB }) =>
     op.gemm(a!, b!, { c, alpha, beta, transA: transA === 1, transB: transB === 1 }),
@@ -138,7 +138,7 @@ const builders: Record<string, Builder> = {
   ReduceMin: reduction((x, options) => op.neg(op.reduceMax(op.neg(x), options))),
   ReduceLogSumExp: reduction(op.reduceLogSumExp),
   Softmax: ([x], { axis }) => op.softmax(x!, axis),
-  LogSoftmax: ([x], { axis }) => op.sub(x!, op.reduceLogSumExp(x!, { axes: [axis] })),
+  LogSoftmax: ([x], { axis }) => op.logSoftmax(x!, axis),
   Transpose: ([x], { perm }) => op.transpose(x!, perm),
   Reshape: ([x], { shape }) =>
     op.reshape(

@@ -94,6 +94,7 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
   Identity: plain,
   Abs: plain,
   Gelu: ({ approximate }) => ({ attributes: { approximate: { string: approximate } } }),
+  QuickGelu: ({ alpha }) => ({ domain: "com.microsoft", attributes: { alpha: { float: alpha } } }),
   Cast: ({ to }) => ({ attributes: { to: int(onnxDataTypes[to]) } }),
   MatMul: plain,
   Gemm: ({ alpha, beta, transA, transB }) => ({
@@ -112,6 +113,7 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
   DequantizeLinear: axisOnly,
   QGemm: ({ transB }) => ({ domain: "com.microsoft", attributes: { transB: int(transB) } }),
   Softmax: axisOnly,
+  LogSoftmax: axisOnly,
   Conv: (attributes) => ({ attributes: convolution(attributes) }),
   ConvTranspose: (attributes) => ({
     attributes: { ...convolution(attributes), output_padding: { ints: attributes.outputPadding } },

@@ -147,6 +147,13 @@ type Quantized = { readonly codes: Value; readonly scale: Value; readonly zeroPo
 export const qGemm = (a: Quantized, b: Quantized, { transB = false } = {}): Value =>
   apply("QGemm", [a.codes, a.scale, a.zeroPoint, b.codes, b.scale, b.zeroPoint], { transB });
 
+/** x σ(alpha x): SiLU with alpha 1, as usual. */
+export const quickGelu = (x: Value, alpha = 1): Value => apply("QuickGelu", [x], { alpha });
+
+/** x - ln Σ exp x along an axis. */
+export const logSoftmax = (x: Value, axis = -1): Value =>
+  apply("LogSoftmax", [x], { axis: fromEnd(axis, x) });
+
 export const softmax = (x: Value, axis = -1): Value => apply("Softmax", [x], { axis: fromEnd(axis, x) });
 
 export type ConvOptions = Partial<ConvAttributes> & { bias?: Value | undefined };

@@ -40,6 +40,14 @@ const float =
   ([x]) =>
     isFloat(x.dtype) ? { dtype: x.dtype, shape: x.shape } : fail(op, `needs a float input, got ${x}.`);
 
+/** A function of whole rows along one axis: shape and dtype stay. */
+const alongAxis =
+  (op: OpName): Infer<"Softmax"> =>
+  ([x], { axis }) => {
+    requireAxis(op, axis, x.shape);
+    return { dtype: x.dtype, shape: x.shape };
+  };
+
 const arithmetic =
   (op: OpName): Infer<"Add"> =>
   ([a, b]) => ({ dtype: requireSameDtype(op, a, b), shape: broadcastShapes(a.shape, b.shape, op) });
@@ -244,6 +252,7 @@ export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, Attri
   Identity: same,
   Abs: same,
   Gelu: ([x]) => float("Gelu")([x], {}),
+  QuickGelu: ([x]) => float("QuickGelu")([x], {}),
   Cast: ([x], { to }) => ({ dtype: to, shape: x.shape }),
   MatMul: inferMatMul,
   Gemm: inferGemm,
@@ -251,10 +260,8 @@ export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, Attri
   QuantizeLinear: inferQuantizeLinear,
   DequantizeLinear: inferDequantizeLinear,
   QGemm: inferQGemm,
-  Softmax: ([x], { axis }) => {
-    requireAxis("Softmax", axis, x.shape);
-    return { dtype: x.dtype, shape: x.shape };
-  },
+  Softmax: alongAxis("Softmax"),
+  LogSoftmax: alongAxis("LogSoftmax"),
   Conv: inferConv,
   ConvTranspose: inferConvTranspose,
   Reshape: inferReshape,

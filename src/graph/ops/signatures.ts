@@ -42,6 +42,8 @@ export type OpSignatures = {
   Identity: Unary;
   Abs: Unary;
   Gelu: Op<readonly [x: Value], { readonly approximate: "none" | "tanh" }>;
+  /** com.microsoft: x σ(alpha x); SiLU with alpha 1. */
+  QuickGelu: Op<readonly [x: Value], { readonly alpha: number }>;
   Cast: Op<readonly [x: Value], { readonly to: DType }>;
 
   MatMul: Binary;
@@ -71,6 +73,8 @@ export type OpSignatures = {
     { readonly transB: boolean }
   >;
   Softmax: Op<readonly [x: Value], { readonly axis: number }>;
+  /** x - ln Σ exp x along one axis. */
+  LogSoftmax: Op<readonly [x: Value], { readonly axis: number }>;
   /** x [batch, in, height, width] correlated with w [out, in / group, rows, columns], plus b [out]. */
   Conv: Op<readonly [x: Value, w: Value, b: Value | undefined], ConvAttributes>;
   /**
