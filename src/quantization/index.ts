@@ -1,3 +1,4 @@
+export { type CheckedLayer, type CheckOptions, checkProducts } from "./check.ts";
 export {
   type BaseDtype,
   baseDtypes,

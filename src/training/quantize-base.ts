@@ -1,0 +1,46 @@
+import type { Batch } from "../data/index.ts";
+import type { LanguageModel } from "../models/index.ts";
+import {
+  type CheckedLayer,
+  checkProducts,
+  type QuantizationReport,
+  type QuantizeOptions,
+  quantizeWeights,
+} from "../quantization/index.ts";
+import type { Engine } from "../runtime/index.ts";
+import { objectiveOf } from "./objective.ts";
+
+export type QuantizeBaseOptions = QuantizeOptions & {
+  readonly engine: Engine;
+  /** What the layers' products are checked with: a few hundred tokens are enough. */
+  readonly batch: Batch;
+  /** What rounding activations or gradients may cost a layer's products, as ‖y - ŷ‖ / ‖y‖. */
+  readonly maxProductError?: number;
+};
+
+/**
+ * Quantises the frozen linear layers of a model and checks each with a batch. Call it after adapters are in place and before a
+ * graph is built.
+ * @throws CheckpointError if weights cannot be read or codes not be written, RuntimeFailure if ONNX Runtime fails.
+ */
+export async function quantizeBase(
+  model: LanguageModel,
+  { engine, batch, maxProductError, ...options }: QuantizeBaseOptions,
+): Promise<{ report: QuantizationReport; layers: readonly CheckedLayer[] }> {
+  const report = await quantizeWeights(model, options);
+  const objective = objectiveOf(model);
+  const layers = await checkProducts(report, {
+    engine,
+    loss: objective.loss({
+      image: objective.imageSize(batch),
+      dropout: false,
+      packed: batch.segments !== undefined,
+    }),
+    feeds: {
+      ...(await model.parameterFeeds()),
+      ...objective.feeds(batch, { lossScale: 1 / Math.max(batch.labelTokens, 1) }),
+    },
+    ...(maxProductError !== undefined && { maxError: maxProductError }),
+  });
+  return { report, layers };
+}

@@ -1,0 +1,118 @@
+import { describe, expect, test } from "vitest";
+import { gradients, input, op, type Value } from "../../src/graph/index.ts";
+import { Linear, PreTrainedModel } from "../../src/nn/index.ts";
+import { checkProducts, quantizeWeights } from "../../src/quantization/index.ts";
+import { type Tensor, tensor } from "../../src/tensor/index.ts";
+import { relativeL2 } from "../support/close.ts";
+import { evaluate, Numbers, numbersOf, sharedEngine } from "../support/run-graph.ts";
+
+const [rows, inner, out] = [24, 64, 32];
+const engine = sharedEngine({ threads: 1 });
+
+/** One frozen linear layer, whose weight lies in memory as a checkpoint's does. */
+class OneLayer extends PreTrainedModel {
+  override readonly className = "OneLayer";
+  override readonly modelType = "one-layer";
+  override readonly inputEmbeddingPath = null;
+  override readonly outputEmbeddingPath = null;
+  override readonly tiedEmbeddings = false;
+  override readonly nameOrPath = "memory";
+  readonly linear = new Linear(inner, out);
+
+  constructor(weight: readonly number[]) {
+    super();
+    const bytes = new Uint8Array(Float32Array.from(weight).buffer);
+    this.linear.weight.name = "linear.weight";
+    this.linear.weight.storage = {
+      name: "linear.weight",
+      dtype: "float32",
+      shape: [out, inner],
+      source: { read: async (start, end) => bytes.slice(start, end) },
+      byteOffset: 0,
+      byteLength: bytes.length,
+    };
+  }
+}
+
+const bell = (numbers: Numbers): number =>
+  numbers.next(-1, 1) + numbers.next(-1, 1) + numbers.next(-1, 1) + numbers.next(-1, 1);
+const bells = (seed: number, count: number): number[] => {
+  const numbers = new Numbers(seed);
+  return Array.from({ length: count }, () => bell(numbers));
+};
+
+/** Σ y · dy of a layer that is checked with inputs x and gradients dy. */
+async function checked(
+  x: Tensor,
+  dy: Tensor,
+  { weight = bells(1, out * inner), ...options }: { weight?: readonly number[]; maxError?: number } = {},
+) {
+  const model = new OneLayer(weight);
+  const from = input("x", "float32", [rows, inner]);
+  const lossOf = (y: Value) =>
+    op.reduceSum(op.mul(y, input("dy", "float32", [rows, out])), { axes: [0, 1], keepdims: false });
+  const run = async () => {
+    const y = model.linear.forward(from);
+    const outputs = await evaluate(engine(), { y, dx: gradients(lossOf(y), [from])[0]! }, { x, dy });
+    return { y: numbersOf(outputs["y"]!), dx: numbersOf(outputs["dx"]!) };
+  };
+  const exact = await run();
+  const report = await quantizeWeights(model, { dtype: "int8", cacheDirectory: null });
+  const plain = await run();
+  const loss = lossOf(model.linear.forward(from));
+  const [layer] = await checkProducts(report, { engine: engine(), loss, feeds: { x, dy }, ...options });
+  return { layer: layer!, linear: model.linear, exact, plain, after: await run() };
+}
+
+const even = tensor("float32", [rows, inner], Float32Array.from(bells(2, rows * inner)));
+const gradient = tensor("float32", [rows, out], Float32Array.from(bells(3, rows * out)));
+/** `even` with some channels many times as large. */
+const withLarge = (times: number, ...channels: number[]): Tensor<"float32"> =>
+  tensor(
+    "float32",
+    [rows, inner],
+    even.data.map((value, i) => (channels.includes(i % inner) ? value * times : value)),
+  );
+
+describe("the check of a layer's products", () => {
+  test("finds nothing wrong with bell-shaped values", async () => {
+    const { layer, plain, after, exact } = await checked(even, gradient);
+    expect(layer).toMatchObject({ path: "linear", outliers: [], quantized: true });
+    for (const error of [layer.forwardError, layer.backwardError]) {
+      expect(error).toBeGreaterThan(0.001);
+      expect(error).toBeLessThan(0.015);
+    }
+    expect(after).toEqual(plain);
+    expect(relativeL2(after.y, exact.y)).toBeLessThan(0.015);
+  });
+
+  test("keeps apart the channels that dwarf the others", async () => {
+    const x = withLarge(60, 7, 40);
+    const { layer, linear, exact, plain, after } = await checked(x, gradient);
+    expect(layer).toMatchObject({ outliers: [7, 40], quantized: true });
+    expect(linear.quantized!.outliers!.columns.shape).toEqual([out, 2]);
+    expect(relativeL2(after.y, exact.y)).toBeLessThan(relativeL2(plain.y, exact.y) / 4);
+    expect(relativeL2(after.dx, exact.dx)).toBeLessThan(0.02);
+  });
+
+  test("gives a layer its weight back where an error is too large", async () => {
+    const { layer, linear, exact, after } = await checked(even, gradient, { maxError: 0.001 });
+    expect(layer.quantized).toBe(false);
+    expect(linear.quantized).toBeUndefined();
+    expect(after).toEqual(exact);
+  });
+
+  test("sees errors of gradients too", async () => {
+    // Two large channels whose parts of the result cancel: what is left of it are the others, which rounding wipes out.
+    const weight = bells(1, out * inner);
+    weight.splice(inner, inner, ...weight.slice(0, inner));
+    const cancelling = gradient.data.map((value, i) => (i % out > 1 ? value : i % out === 0 ? 300 : -300));
+    const { layer, after, exact } = await checked(even, tensor("float32", [rows, out], cancelling), {
+      weight,
+    });
+    expect(layer.forwardError).toBeLessThan(0.015);
+    expect(layer.backwardError).toBeGreaterThan(0.3);
+    expect(layer.quantized).toBe(false);
+    expect(after).toEqual(exact);
+  });
+});
