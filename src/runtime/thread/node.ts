@@ -93,7 +93,8 @@ export class EngineThread {
   private settle(message: ReplyMessage): void {
     const waiting = this.waiting.get(message.id);
     this.waiting.delete(message.id);
-    if (this.waiting.size === 0) this.worker.unref();
+    // Who waits for the end of a thread that is ended needs the process alive until then.
+    if (this.waiting.size === 0 && !this.stopped) this.worker.unref();
     if ("error" in message)
       waiting?.reject(new RuntimeFailure(message.error.message, { code: message.error.code }));
     else waiting?.resolve(message.reply as never);
