@@ -6,7 +6,7 @@
  *
  * It is what `graft train` does, through the Trainer: rows in their order, AdamW at a constant rate, neither clipping nor
  * checkpoints. `--prefix-cache` is the Trainer's option, which has its default without it. `--base-dtype int8` quantises the
- * frozen weights while loading; their codes are kept beside the checkpoint.
+ * frozen weights while loading, and checks each layer with the first batch; their codes are kept beside the checkpoint.
  */
 const started = performance.now();
 
@@ -19,11 +19,12 @@ import type { Rows } from "./make-rows.ts";
 import { readPicture } from "./rows.ts";
 
 const { PeftModel } = await import("../src/adapters/index.ts");
-const { memoryDataset } = await import("../src/data/index.ts");
+const { collate, memoryDataset } = await import("../src/data/index.ts");
 const { loadLanguageModel } = await import("../src/models/index.ts");
-const { baseDtypes, quantizeWeights } = await import("../src/quantization/index.ts");
+const { baseDtypes } = await import("../src/quantization/index.ts");
 const { createEngine } = await import("../src/runtime/node.ts");
 const { Trainer, version } = await import("../src/training/index.ts");
+const { quantizeBase } = await import("../src/training/quantize-base.ts");
 const importSeconds = (performance.now() - started) / 1000;
 
 const { values, positionals } = parseArgs({
@@ -57,9 +58,13 @@ const model = await loadLanguageModel(positionals[0]!);
 const peft = await PeftModel.fromPretrained(model, values.adapter, { isTrainable: true });
 const dtype = values["base-dtype"] as BaseDtype;
 if (!baseDtypes.includes(dtype)) throw new Error(`--base-dtype is ${baseDtypes.join(" or ")}, got ${dtype}.`);
-if (dtype !== "float32")
-  await quantizeWeights(model, { dtype, cacheDirectory: join(dirname(positionals[0]!), "codes") });
 const engine = await createEngine({ threads });
+if (dtype !== "float32") {
+  const labels = rows.pixels ? "decoder" : "aligned";
+  const batch = collate(examples.slice(0, batchSize), { padTokenId: 0, labels });
+  const cacheDirectory = join(dirname(positionals[0]!), "codes");
+  await quantizeBase(model, { dtype, engine, batch, cacheDirectory });
+}
 const ends: number[] = [];
 const losses: number[] = [];
 let loadSeconds = 0;
