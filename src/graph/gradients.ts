@@ -161,20 +161,26 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   MatMul: matmulRule,
   Gemm: gemmRule,
   // y = x Ŵᵀ, so dx = dy Ŵ: the derivative in exact arithmetic, whatever rounds x and dy on a device. Nothing trains Ŵ.
-  QuantizedMatMul: ({ inputs: [, codes, scales], attributes: { transB }, dy }) => [
-    op.quantizedMatMul(dy, codes, scales, { transB: !transB }),
+  QuantizedMatMul: ({ inputs: [, codes, scales], attributes: { transB, rounded, roundedGradient }, dy }) => [
+    op.quantizedMatMul(dy, codes, scales, {
+      transB: !transB,
+      rounded: roundedGradient,
+      roundedGradient: rounded,
+    }),
     zero,
     unsupported,
   ],
   // Steps: rewriting makes them of operators that have a derivative.
   QuantizeLinear: () => [unsupported, unsupported, zero],
   QGemm: () => [zero, unsupported, zero, zero, unsupported, zero],
-  DequantizeLinear: ({ inputs: [codes, scale], attributes: { axis }, dy }) => [
+  DequantizeLinear: ({ inputs: [codes, scale], attributes: { axis, blockSize }, dy }) => [
     zero,
-    op.reduceSum(op.mul(dy, op.cast(codes, scale.dtype)), {
-      axes: codes.shape.flatMap((_, i) => (i === axis ? [] : [i])),
-      keepdims: false,
-    }),
+    blockSize !== undefined
+      ? unsupported
+      : op.reduceSum(op.mul(dy, op.cast(codes, scale.dtype)), {
+          axes: codes.shape.flatMap((_, i) => (i === axis ? [] : [i])),
+          keepdims: false,
+        }),
   ],
   // y = softmax x, so dx = y (dy - Σ dy y)
   Softmax: ({ y, dy, attributes: { axis } }) => [

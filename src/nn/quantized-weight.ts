@@ -13,6 +13,8 @@ export type OutlierChannels = {
 export type QuantizedWeight = {
   readonly codes: WeightStorage;
   readonly scales: WeightStorage;
+  /** Directions in which the left factor may be rounded to 8 bits as well. */
+  readonly rounded: { readonly forward: boolean; readonly backward: boolean };
   readonly outliers?: OutlierChannels | undefined;
 };
 
@@ -22,9 +24,13 @@ export type QuantizedWeight = {
  * Shapes: x [rows, in], result [rows, out].
  * Source: Dettmers et al. 2022, "LLM.int8()", §3.2.
  */
-export function quantizedProduct(x: Value, { codes, scales, outliers }: QuantizedWeight): Value {
+export function quantizedProduct(x: Value, { codes, scales, rounded, outliers }: QuantizedWeight): Value {
   const product = (rows: Value): Value =>
-    op.quantizedMatMul(rows, weight(codes), weight(scales), { transB: true });
+    op.quantizedMatMul(rows, weight(codes), weight(scales), {
+      transB: true,
+      rounded: rounded.forward,
+      roundedGradient: rounded.backward,
+    });
   if (!outliers) return product(x);
   const { channels, columns } = outliers;
   const inner = x.shape[1] as number;

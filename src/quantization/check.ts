@@ -26,14 +26,17 @@ export type CheckedLayer = QuantizedLayer & {
   readonly backwardError: number;
   /** Input channels that are kept apart, in float32. */
   readonly outliers: readonly number[];
-  /** False if the layer went back to its weight, as an error is too large. */
+  /** Directions in which the product stays one of integers; in the other it is one of float32 with the weight's codes. */
+  readonly rounded: { readonly forward: boolean; readonly backward: boolean };
+  /** False if the layer went back to its weight, as both errors are too large. */
   readonly quantized: boolean;
 };
 
 /**
  * Runs a batch through the model and compares each quantised product, forward and backward, with the product of the same weight
- * in float32. Where a few input channels dwarf the others, so that rounding wipes these out, they are kept apart; a layer whose
- * error is still too large takes its weight back. Errors of the weights themselves are in the report.
+ * in float32. Where a few input channels dwarf the others, so that rounding wipes these out, they are kept apart. In a direction
+ * in which the error is still too large nothing but the weight is rounded, and a layer in which both are takes its weight back.
+ * Errors of the weights themselves are in the report, and all there is of weights in 4 bits, whose products round nothing else.
  * A device that multiplies with the weights that the codes stand for rounds nothing, and all is well there.
  * @throws RuntimeFailure if ONNX Runtime fails.
  */
@@ -42,7 +45,10 @@ export async function checkProducts(
   { engine, loss, feeds, maxError = 0.05 }: CheckOptions,
 ): Promise<CheckedLayer[]> {
   const products = productsOf(loss);
-  const layers = quantized.filter(({ linear }) => products.has(linear.quantized?.codes as WeightStorage));
+  const layers = quantized.filter(
+    ({ linear: { quantized: weight } }) =>
+      weight && (weight.rounded.forward || weight.rounded.backward) && products.has(weight.codes),
+  );
   const values = layers.map(({ linear }) => products.get(linear.quantized!.codes)!);
   const cotangents = gradients(
     loss,
@@ -68,14 +74,26 @@ export async function checkProducts(
     );
     const outliers = apart! < WORTHWHILE * plain! ? found : [];
     const forwardError = outliers.length > 0 ? apart! : plain!;
-    const isClose = forwardError <= maxError && backwardError! <= maxError;
-    if (!isClose) linear.quantized = undefined;
-    else if (outliers.length > 0)
-      linear.quantized = {
-        ...linear.quantized!,
-        outliers: { channels: outliers, columns: await columnsOf(linear.weight, outliers) },
-      };
-    checked.push({ ...layer, forwardError, backwardError: backwardError!, outliers, quantized: isClose });
+    const rounded = { forward: forwardError <= maxError, backward: backwardError! <= maxError };
+    const isQuantized = rounded.forward || rounded.backward;
+    const apartIn = rounded.forward && outliers.length > 0;
+    linear.quantized = isQuantized
+      ? {
+          ...linear.quantized!,
+          rounded,
+          ...(apartIn && {
+            outliers: { channels: outliers, columns: await columnsOf(linear.weight, outliers) },
+          }),
+        }
+      : undefined;
+    checked.push({
+      ...layer,
+      forwardError,
+      backwardError: backwardError!,
+      outliers: apartIn ? outliers : [],
+      rounded,
+      quantized: isQuantized,
+    });
   }
   return checked;
 }
@@ -99,7 +117,7 @@ function probesOf({ inputs: [x, codes, scales] }: Node<"QuantizedMatMul">, dy: V
   const rounded = (rows: Value, transB: boolean): Value =>
     op.quantizedMatMul(rows, codes, scales, { transB });
   const exact = (rows: Value, transB: boolean): Value =>
-    op.gemm(rows, op.dequantizeLinear(codes, scales, 0), { transB });
+    op.gemm(rows, op.dequantizedWeight(codes, scales), { transB });
   const reach = op.reduceMax(op.abs(x), { axes: [0] }); // [1, in]
   const others = op.where(
     op.greater(reach, op.mul(op.reduceMean(reach), OUTLIER)),

@@ -1,15 +1,16 @@
 import { Linear, type Parameter, type PreTrainedModel } from "../nn/index.ts";
 import { type EncodedWeight, encodeWeight } from "./encode.ts";
+import { int4Codes } from "./int4.ts";
 import { int8Codes } from "./int8.ts";
 import type { RowCodes } from "./row-codes.ts";
 import { type CodeStore, inMemory } from "./stored-codes.ts";
 
 /** What frozen weights of linear layers are kept as. */
-export const baseDtypes = ["float32", "int8"] as const;
+export const baseDtypes = ["float32", "int8", "int4"] as const;
 export type BaseDtype = (typeof baseDtypes)[number];
 export type QuantizedDtype = Exclude<BaseDtype, "float32">;
 
-const formats: { readonly [D in QuantizedDtype]: RowCodes } = { int8: int8Codes };
+const formats: { readonly [D in QuantizedDtype]: RowCodes } = { int8: int8Codes, int4: int4Codes };
 
 export type QuantizeOptions = {
   readonly dtype: QuantizedDtype;
@@ -57,21 +58,22 @@ export async function quantizeWeights(
   const weights = new Map(layers.map(([path, { weight }]) => [path, weight]));
   const store = await codeStore(weights, dtype, cacheDirectory);
   const stored = await store(encodeAll(weights, format));
+  const rounded = { forward: format.codeDtype === "int8", backward: format.codeDtype === "int8" };
   const quantized: QuantizedLayer[] = [];
   const kept: QuantizedLayer[] = [];
   let bytes = 0;
   for (const [path, linear] of layers) {
     const { codes, scales, error } = stored.get(path)!;
     const isClose = error <= maxError;
-    linear.quantized = isClose ? { codes, scales } : undefined;
+    linear.quantized = isClose ? { codes, scales, rounded } : undefined;
     (isClose ? quantized : kept).push({ path, linear, weightError: error });
     if (isClose) bytes += codes.byteLength + scales.byteLength;
   }
   return { dtype, quantized, kept, bytes };
 }
 
-/** What rounding may cost at most. Weights with bell-shaped rows err by about 0.01 in 8 bits. */
-const maxErrors: { readonly [D in QuantizedDtype]: number } = { int8: 0.03 };
+/** What rounding may cost at most. Weights with bell-shaped rows err by about 0.01 in 8 bits, and by 0.1 in 4. */
+const maxErrors: { readonly [D in QuantizedDtype]: number } = { int8: 0.03, int4: 0.2 };
 
 /** The layers whose weights come from the checkpoint and are not trained. */
 function linearLayers(model: PreTrainedModel, head: boolean): [path: string, linear: Linear][] {

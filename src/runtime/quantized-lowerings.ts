@@ -29,7 +29,9 @@ export function integerProducts(): Rewrite {
     quantized.set(x, rows);
     return rows;
   };
-  return ([x, codes, scales], { transB }) => {
+  return ([x, codes, scales], attributes) => {
+    const { transB, rounded } = attributes;
+    if (!rounded || codes.dtype !== "int8") return dequantizedProducts([x, codes, scales], attributes);
     const rows = rowsOf(transB ? x : op.mul(x, scales));
     const scale = transB ? scales : unit;
     const products = op.qGemm(
@@ -43,4 +45,4 @@ export function integerProducts(): Rewrite {
 
 /** Products with the weight that the codes stand for, made anew for each product; nothing else is rounded. */
 export const dequantizedProducts: Rewrite = ([x, codes, scales], { transB }) =>
-  op.gemm(x, op.dequantizeLinear(codes, scales, 0), { transB });
+  op.gemm(x, op.dequantizedWeight(codes, scales), { transB });

@@ -51,6 +51,19 @@ describe("a model with frozen weights in 8 bits", () => {
     },
   );
 
+  test("in 4 bits, too, where rows are whole blocks", async () => {
+    const reference = caseOf("llama-qv");
+    const exact = await stepOf(await reference.loadAdapted(), reference);
+    const peft = await reference.loadAdapted();
+    const { quantized } = await quantizeWeights(peft.baseModel, { ...inMemory, dtype: "int4" });
+    const paths = quantized.map(({ path }) => path);
+    expect(paths).toContain("model.layers.0.mlp.up_proj"); // rows of 32
+    expect(paths).not.toContain("model.layers.0.mlp.down_proj"); // rows of 48
+    const rounded = await stepOf(peft, reference);
+    expect(Math.abs(rounded.loss / exact.loss - 1)).toBeLessThan(0.03);
+    expect(rounded.loss).not.toBe(exact.loss);
+  });
+
   test("equals the model exactly where every layer keeps its weight", async () => {
     const reference = caseOf("llama-qv");
     const exact = await stepOf(await reference.loadAdapted(), reference);

@@ -12,13 +12,14 @@ import {
   NodeProtoSchema,
   type TensorProto,
   TensorProto_DataLocation,
+  TensorProto_DataType,
   TensorProtoSchema,
   type ValueInfoProto,
 } from "./onnx_pb.ts";
 import { attributeProto, valueInfo } from "./protos.ts";
 import { WeightFiles } from "./weight-files.ts";
 
-/** Opset of everything that is emitted; ONNX IR version 10 is the first that allows it with bfloat16 weights. */
+/** Opset of what is emitted, unless an operator needs a later one; ONNX IR version 10 is the first that allows it with bfloat16 weights. */
 const OPSET = 20;
 const IR_VERSION = 10;
 
@@ -63,6 +64,7 @@ export function emit(
 
 class Emitter {
   private readonly nodes: NodeProto[] = [];
+  private opset = OPSET;
   private readonly shapes: ValueInfoProto[] = [];
   private readonly initializers: TensorProto[] = [];
   private readonly names = new Map<Value, string>();
@@ -91,7 +93,8 @@ class Emitter {
   program(): Program {
     for (const [name, value] of Object.entries(this.outputs))
       if (value.source.kind === "node" && !this.wanted.has(value)) this.wanted.set(value, name);
-    for (const value of this.inOrder()) this.name(value);
+    // Weights are named by what reads them, which knows how.
+    for (const value of this.inOrder()) if (value.source.kind !== "weight") this.name(value);
     const named = Object.entries(this.outputs).map(([name, value]) => {
       if (this.wanted.get(value) !== name) this.emitNode("Identity", [this.name(value)], {}, name);
       return { name, dtype: value.dtype, shape: value.shape };
@@ -101,7 +104,7 @@ class Emitter {
       irVersion: BigInt(IR_VERSION),
       producerName: "graft",
       opsetImport: [
-        { domain: "", version: BigInt(OPSET) },
+        { domain: "", version: BigInt(this.opset) },
         { domain: "com.microsoft", version: 1n },
       ],
       graph: {
@@ -215,37 +218,47 @@ class Emitter {
   }
 
   private node(node: Node, name: string | undefined): string {
-    const operands = (node.inputs as readonly (Value | undefined)[]).map((x) =>
-      x === undefined ? "" : this.name(x),
-    );
-    while (operands.at(-1) === "") operands.pop();
     const encode = encodings[node.op] as (attributes: object, inputs: readonly unknown[]) => Encoding;
     const encoding = encode(node.attributes, node.inputs);
+    const operands = (node.inputs as readonly (Value | undefined)[]).map((x, i) =>
+      x === undefined ? "" : encoding.fourBits && i === 0 ? this.fourBits(x) : this.name(x),
+    );
+    while (operands.at(-1) === "") operands.pop();
+    this.opset = Math.max(this.opset, encoding.opset ?? OPSET);
     const dims = (encoding.dims ?? []).map((shape) => this.dims(shape));
     const dtype = (node.inputs[0] as Value).dtype;
     const scalars = (encoding.scalars ?? []).map((value) => this.name(scalar(value, dtype)));
     return this.emitNode(node.op, [...operands, ...dims, ...scalars], encoding, name);
   }
 
+  /** A weight of bytes, as twice as many signed numbers of 4 bits. */
+  private fourBits({ source }: Value): string {
+    if (source.kind !== "weight")
+      throw new GraphError("Only a weight can hold numbers of 4 bits.", { code: "four-bits" });
+    return this.weight(source.storage, TensorProto_DataType.INT4);
+  }
+
   /** Weights of one place, type and shape are one initializer, as tied weights are. */
-  private weight(storage: WeightStorage): string {
+  private weight(storage: WeightStorage, dataType = onnxDataTypes[storage.dtype]): string {
     const file = storage.source.path ?? storage.source;
-    const key = `${storage.byteOffset} ${storage.dtype}[${storage.shape}]`;
+    const key = `${storage.byteOffset} ${dataType}[${storage.shape}]`;
     const inFile = this.weights.get(file) ?? new Map<string, string>();
     this.weights.set(file, inFile);
-    const name = inFile.get(key) ?? this.external(storage);
+    const name = inFile.get(key) ?? this.external(storage, dataType);
     inFile.set(key, name);
     return name;
   }
 
-  private external(storage: WeightStorage): string {
+  private external(storage: WeightStorage, dataType: TensorProto_DataType): string {
     const name = this.unused(storage.name);
+    const { shape } = storage;
+    const dims = dataType === TensorProto_DataType.INT4 ? [...shape.slice(0, -1), 2 * shape.at(-1)!] : shape;
     const { location, byteOffset } = this.files.place(storage);
     this.initializers.push(
       create(TensorProtoSchema, {
         name,
-        dataType: onnxDataTypes[storage.dtype],
-        dims: storage.shape.map(BigInt),
+        dataType,
+        dims: dims.map(BigInt),
         dataLocation: TensorProto_DataLocation.EXTERNAL,
         externalData: [
           { key: "location", value: location },

@@ -19,6 +19,10 @@ export type Encoding = {
   readonly dims?: readonly Shape[];
   /** Constant scalars, of the dtype of the first operand. */
   readonly scalars?: readonly number[];
+  /** The opset that the operator needs, if it is a later one than that of most. */
+  readonly opset?: number;
+  /** Whether the first operand, a weight, holds signed numbers of 4 bits by twos, of which its last axis counts pairs. */
+  readonly fourBits?: boolean;
 };
 
 type Encode<Inputs, Attributes> = (attributes: Attributes, inputs: Inputs) => Encoding;
@@ -110,7 +114,10 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
     );
   },
   QuantizeLinear: plain,
-  DequantizeLinear: axisOnly,
+  DequantizeLinear: ({ axis, blockSize }) =>
+    blockSize === undefined
+      ? axisOnly({ axis })
+      : { attributes: { axis: int(axis), block_size: int(blockSize) }, opset: 21, fourBits: true },
   QGemm: ({ transB }) => ({ domain: "com.microsoft", attributes: { transB: int(transB) } }),
   Softmax: axisOnly,
   LogSoftmax: axisOnly,

@@ -125,13 +125,26 @@ export const gemm = (
   { c, alpha = 1, beta = 1, transA = false, transB = false }: GemmOptions = {},
 ): Value => apply("Gemm", [a, b, c], { alpha, beta, transA, transB });
 
-/** x Ŵᵀ (transB) or x Ŵ for a frozen weight Ŵ of int8 codes [out, in] and a scale per output channel. */
+/** x Ŵᵀ (transB) or x Ŵ for a frozen weight Ŵ in codes; see the operator. */
 export const quantizedMatMul = (
   x: Value,
   codes: Value,
   scales: Value,
-  { transB }: { transB: boolean },
-): Value => apply("QuantizedMatMul", [x, codes, scales], { transB });
+  {
+    transB,
+    rounded = true,
+    roundedGradient = true,
+  }: { transB: boolean; rounded?: boolean; roundedGradient?: boolean },
+): Value => apply("QuantizedMatMul", [x, codes, scales], { transB, rounded, roundedGradient });
+
+/** The weight [out, in] that codes stand for. */
+export const dequantizedWeight = (codes: Value, scales: Value): Value =>
+  codes.dtype === "int8"
+    ? dequantizeLinear(codes, scales, 0)
+    : apply("DequantizeLinear", [codes, scales], {
+        axis: 1,
+        blockSize: (2 * (codes.shape[1] as number)) / (scales.shape[1] as number),
+      });
 
 /** Nearest uint8 to x / scale + zeroPoint. */
 export const quantizeLinear = (x: Value, scale: Value, zeroPoint: Value): Value =>

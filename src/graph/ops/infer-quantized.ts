@@ -43,7 +43,19 @@ export const inferQuantizeLinear: Infer<"QuantizeLinear"> = ([x, scale, zeroPoin
   return { dtype: zeroPoint.dtype, shape: x.shape };
 };
 
-export const inferDequantizeLinear: Infer<"DequantizeLinear"> = ([codes, scale], { axis }) => {
+export const inferDequantizeLinear: Infer<"DequantizeLinear"> = ([codes, scale], { axis, blockSize }) => {
+  if (blockSize !== undefined) {
+    const [out, half] = codes.shape as [Dim, Dim];
+    const inner = dimMultiply(half, 2);
+    if (codes.dtype !== "uint8" || axis !== 1 || codes.source.kind !== "weight")
+      fail(
+        "DequantizeLinear",
+        `blocks of 4 bits are read from a uint8 weight along axis 1, not from ${codes}.`,
+      );
+    if (scale.rank !== 2 || !dimEquals(dimMultiply(scale.shape[1]!, blockSize), inner))
+      fail("DequantizeLinear", `${scale} is not one scale for each block of ${blockSize} in ${codes}.`);
+    return { dtype: scale.dtype, shape: [out, inner] };
+  }
   if (!shapeEquals(scale.shape, codes.shape.slice(axis, axis + 1)))
     fail("DequantizeLinear", `the scale ${formatShape(scale.shape)} does not fit axis ${axis} of ${codes}.`);
   return { dtype: scale.dtype, shape: codes.shape };

@@ -56,14 +56,24 @@ export type OpSignatures = {
    * Graft's own: x Ŵᵀ (transB) or x Ŵ for a quantised weight Ŵ of [out, in], two-dimensional x. Every device rewrites it before
    * emission, into a product of integers or into a product with Ŵ itself.
    * int8: codes [out, in] int8, scales [out], Ŵ[n, k] = scales[n] · codes[n, k].
-   * uint8: codes [out, in / 2], two of 4 bits each, the lower first; scales [out, in / blockSize],
-   * Ŵ[n, k] = scales[n, ⌊k / blockSize⌋] · (code - 8).
+   * uint8: codes [out, in / 2], each two signed numbers of 4 bits, the lower half first; scales [out, blocks] for as many blocks
+   * of equal length in each row.
+   * `rounded` says whether x may be rounded to 8 bits as well, for codes of int8; `roundedGradient` the same of the gradient.
    */
-  QuantizedMatMul: Op<readonly [x: Value, codes: Value, scales: Value], { readonly transB: boolean }>;
+  QuantizedMatMul: Op<
+    readonly [x: Value, codes: Value, scales: Value],
+    { readonly transB: boolean; readonly rounded: boolean; readonly roundedGradient: boolean }
+  >;
   /** Nearest uint8 to x / scale + zeroPoint, ties to even; scale and zeroPoint are scalars. */
   QuantizeLinear: Op<readonly [x: Value, scale: Value, zeroPoint: Value]>;
-  /** scale · codes along an axis, scale [codes.shape[axis]]. */
-  DequantizeLinear: Op<readonly [codes: Value, scale: Value], { readonly axis: number }>;
+  /**
+   * scale · codes along an axis, scale [codes.shape[axis]]. With a block size, of a weight that holds signed numbers of 4 bits by
+   * twos: codes [out, in / 2] uint8, scale [out, in / blockSize], result [out, in], axis 1.
+   */
+  DequantizeLinear: Op<
+    readonly [codes: Value, scale: Value],
+    { readonly axis: number; readonly blockSize?: number }
+  >;
   /**
    * com.microsoft: aScale · bScale · (a - aZero) op(b - bZero) in float32, for uint8 a [m, inner] and int8 b; aScale and aZero
    * scalars, bScale and bZero scalars or one per column of the result.
