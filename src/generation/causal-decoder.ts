@@ -1,11 +1,12 @@
 import { GraftError } from "../errors.ts";
 import type { CausalLM } from "../models/index.ts";
-import type { Engine, Feeds, Session } from "../runtime/index.ts";
+import type { Engine, Feeds, RunResult, Session } from "../runtime/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { CacheEditor, isIdentity, KeyValueCache, placeTensor, scoreRows, withRoom } from "./cache.ts";
 import {
   type CachedDecoder,
   checkTokens,
+  chosenTokens,
   type DecodingRun,
   idTensor,
   maskTensor,
@@ -16,7 +17,8 @@ import {
   type Uploaded,
   uploadParameters,
 } from "./decoding.ts";
-import { causalCache, nextTokenProgram } from "./program.ts";
+import { CHOICE, causalCache, nextTokenProgram } from "./program.ts";
+import { argmax } from "./sampler.ts";
 
 /** A causal model loaded for generation: a text goes on from its prompt. Shorter prompts are padded on the left. */
 export class CausalDecoder implements CachedDecoder<CausalLM> {
@@ -87,14 +89,20 @@ class CausalRun implements DecodingRun {
   }
 
   async scores(): Promise<Float32Array[]> {
-    const { session, cache, parameters, next } = this.state;
-    await cache.reserve();
-    const { outputs, kept } = await session.run(
-      { ...parameters, ...this.feeds(), ...cache.feeds(next.length) },
-      cache.destinations,
-    );
-    cache.append(kept, next[0]!.length);
+    const { outputs, kept } = await this.run(CHOICE);
+    this.append(kept);
     return scoreRows(outputs["logits"] as Tensor<"float32">);
+  }
+
+  async best(): Promise<number[]> {
+    const { outputs, kept } = await this.run(["logits"]);
+    const tokens = chosenTokens(outputs);
+    if (!tokens) {
+      releaseAll(kept);
+      return (await this.scores()).map(argmax);
+    }
+    this.append(kept);
+    return tokens;
   }
 
   async push(tokens: readonly number[], rows: readonly number[]): Promise<void> {
@@ -107,6 +115,17 @@ class CausalRun implements DecodingRun {
   release(): void {
     this.state.cache.release();
     releaseAll(this.state.parameters);
+  }
+
+  private async run(omit: readonly string[]): Promise<RunResult> {
+    const { session, cache, parameters, next } = this.state;
+    await cache.reserve();
+    const feeds = { ...parameters, ...this.feeds(), ...cache.feeds(next.length) };
+    return session.run(feeds, { ...cache.destinations, omit });
+  }
+
+  private append(kept: RunResult["kept"]): void {
+    this.state.cache.append(kept, this.state.next[0]!.length);
   }
 
   private feeds(): Feeds {

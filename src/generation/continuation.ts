@@ -54,10 +54,19 @@ export class Continuation implements Growth {
     return { tokens: this.tokens, text: this.text, reason: this.last?.reason ?? "length" };
   }
 
+  /** Whether it only ever takes the most probable token: then `take` does in place of `advance`. */
+  get isGreedy(): boolean {
+    return this.sampler.isArgmax;
+  }
+
   advance([scores]: readonly Float32Array[]): Step {
+    return this.take(this.sampler.next([...this.options.begun, ...this.tokens], scores!.slice()));
+  }
+
+  /** Goes on with a token. */
+  take(token: number): Step {
     const { spelling } = this;
-    const { config, begun, limit } = this.options;
-    const token = this.sampler.next([...begun, ...this.tokens], scores!.slice());
+    const { config, limit } = this.options;
     const count = this.tokens.push(token);
     const { eosTokenIds } = config;
     const reason = stopReason(token, count, { eosTokenIds, maxNewTokens: limit });

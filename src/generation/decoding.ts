@@ -1,6 +1,6 @@
 import { GraftError } from "../errors.ts";
 import type { LanguageModel } from "../models/index.ts";
-import type { Engine, ResidentTensor } from "../runtime/index.ts";
+import type { Engine, ResidentTensor, RunResult } from "../runtime/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 
 /** What a text is generated from. */
@@ -38,6 +38,8 @@ export type StartOptions = {
 export interface DecodingRun {
   /** Scores of the token after what has been read, one row per text; then `push` the chosen ones. */
   scores(): Promise<Float32Array[]>;
+  /** The most probable token of each text, which is what `argmax` finds in its `scores`; then `push` it. @throws as `argmax` */
+  best(): Promise<number[]>;
   /** The next texts: text i is what text `rows`[i] was, and `tokens`[i]. */
   push(tokens: readonly number[], rows: readonly number[]): Promise<void>;
   /** Frees the caches. */
@@ -97,6 +99,14 @@ export const maskTensor = (rows: readonly (readonly number[])[]): Tensor<"float3
   shape: [rows.length, rows[0]!.length],
   data: Float32Array.from(rows.flat()),
 });
+
+/**
+ * Tokens that a run chose in the engine. Undefined where a score is not finite: then the scores themselves are to be looked at.
+ */
+export function chosenTokens({ best, sum }: RunResult["outputs"]): number[] | undefined {
+  const sums = sum!.data as Float32Array;
+  return sums.every(Number.isFinite) ? Array.from(best!.data as Float32Array) : undefined;
+}
 
 /** Tensors that stay in the engine for the texts of a batch. */
 export type Uploaded = Readonly<Record<string, ResidentTensor>>;

@@ -3,7 +3,7 @@ import { BeamSearch } from "./beam-search.ts";
 import { type GenerationConfig, newTokenLimit } from "./config.ts";
 import { Continuation, type GeneratedToken, type GrowthOptions } from "./continuation.ts";
 import type { CachedDecoder, DecodingRun, Source } from "./decoding.ts";
-import type { GeneratedText, Growth } from "./growth.ts";
+import type { GeneratedText, Growth, Step } from "./growth.ts";
 
 export type GenerateOptions = {
   readonly config: GenerationConfig;
@@ -103,20 +103,21 @@ async function* grow(
   let run: DecodingRun | undefined;
   try {
     run = await decoder.start(sources, { padTokenId, startTokenId: decoderStartTokenId });
+    const greedy = growths.every((growth) => growth instanceof Continuation && growth.isGreedy);
     let rowsOf = rows.map((row) => [row]);
     for (;;) {
       signal?.throwIfAborted();
-      const scores = await run.scores();
+      const step = greedy ? takeBest(await run.best()) : takeScores(await run.scores());
       const next: { tokens: number[]; rows: number[] } = { tokens: [], rows: [] };
       rowsOf = growths.map((growth, i) => {
         if (growth.done) return [];
         const own = rowsOf[i]!;
-        const step = growth.advance(own.map((row) => scores[row]!));
+        const { tokens, rows } = step(growth, own);
         if (growth.done) return [];
-        next.rows.push(...step.rows.map((row) => own[row]!));
+        next.rows.push(...rows.map((row) => own[row]!));
         const from = next.tokens.length;
-        next.tokens.push(...step.tokens);
-        return step.tokens.map((_, k) => from + k);
+        next.tokens.push(...tokens);
+        return tokens.map((_, k) => from + k);
       });
       yield;
       if (next.tokens.length === 0) return;
@@ -126,6 +127,20 @@ async function* grow(
     run?.release();
   }
 }
+
+/** How a growth goes on in its rows. */
+type Advance = (growth: Growth, own: readonly number[]) => Step;
+
+const takeScores =
+  (scores: readonly Float32Array[]): Advance =>
+  (growth, own) =>
+    growth.advance(own.map((row) => scores[row]!));
+
+/** Of growths that only ever take the most probable token. */
+const takeBest =
+  (tokens: readonly number[]): Advance =>
+  (growth, [row]) =>
+    (growth as Continuation).take(tokens[row!]!);
 
 /** Indices of sources, together where their pictures have one size. */
 function groupBySize(sources: readonly Source[]): number[][] {

@@ -65,14 +65,32 @@ function lastLogits(model: CausalLM | Seq2SeqLM, hidden: Value): Value {
   return model.logits(op.reshape(last, [batch, width]));
 }
 
+/** What a program says of scores [batch, vocabulary], so that they need not be copied out where nothing else is asked. */
+export const CHOICE = ["best", "sum"] as const;
+
 /**
- * Scores of the next token, `logits` [batch, vocabulary], and the keys and values of the tokens read. The prompt is
+ * `logits` [batch, vocabulary], and of each row the first of its largest scores as `best` [batch] and the `sum` [batch] of all,
+ * which is finite where the scores are.
+ */
+export function scored(logits: Value): Record<"logits" | (typeof CHOICE)[number], Value> {
+  const [batch, vocabulary] = logits.shape as [Dim, number];
+  const isLargest = op.greaterOrEqual(logits, op.reduceMax(logits));
+  const fromEnd = op.where(isLargest, op.sub(vocabulary, op.range(0, vocabulary)), 0);
+  return {
+    logits,
+    best: op.reshape(op.sub(vocabulary, op.reduceMax(fromEnd)), [batch]),
+    sum: op.reshape(op.reduceSum(logits), [batch]),
+  };
+}
+
+/**
+ * Scores of the next token, `logits` [batch, vocabulary] with `best` and `sum`, and the keys and values of the tokens read. The prompt is
  * processed in one run with an empty past; every further run reads one token. A past with room for more has zeros in the
  * attention mask there; `places` says where the other tokens are.
  */
 export function nextTokenProgram(model: CausalLM): Record<string, Value> {
   const { hidden, present } = model.hiddenStates(causalInputs(model.cacheLayout));
-  return { logits: lastLogits(model, hidden), ...presentOutputs(causalCache(model), present) };
+  return { ...scored(lastLogits(model, hidden)), ...presentOutputs(causalCache(model), present) };
 }
 
 /** Features of pictures of one size, `features` [images, tokens, hidden]. */
@@ -131,7 +149,7 @@ export function decoderProgram(model: Seq2SeqLM): Record<string, Value> {
     past: self.map((pair, layer): DecoderKeyValues => ({ self: pair, cross: cross[layer]! })),
   });
   return {
-    logits: lastLogits(model, hidden),
+    ...scored(lastLogits(model, hidden)),
     ...presentOutputs(
       layouts.self,
       present.map((pair) => pair.self),

@@ -53,6 +53,11 @@ export class Sampler {
     this.#random = seededGenerator(seed);
   }
 
+  /** Whether the next token is nothing but the most probable one. */
+  get isArgmax(): boolean {
+    return !this.#sample && this.#processors.length === 0;
+  }
+
   /**
    * The next token.
    * @param inputIds prompt and tokens generated so far.

@@ -1,11 +1,12 @@
 import { GraftError } from "../errors.ts";
 import { ImageTextToTextLM, imageRows, type Seq2SeqLM } from "../models/index.ts";
-import type { Engine, Feeds, Session } from "../runtime/index.ts";
+import type { Engine, Feeds, RunResult, Session } from "../runtime/index.ts";
 import { type Tensor, tensor, zeros } from "../tensor/index.ts";
 import { CacheEditor, isIdentity, KeyValueCache, scoreRows, withRoom } from "./cache.ts";
 import {
   type CachedDecoder,
   checkTokens,
+  chosenTokens,
   type DecodingRun,
   idTensor,
   maskTensor,
@@ -17,7 +18,8 @@ import {
   uploadParameters,
 } from "./decoding.ts";
 import { picturesOf, sizeOf, stackPictures } from "./pictures.ts";
-import { decoderProgram, encoderProgram, featureWidth, seq2seqCaches } from "./program.ts";
+import { CHOICE, decoderProgram, encoderProgram, featureWidth, seq2seqCaches } from "./program.ts";
+import { argmax } from "./sampler.ts";
 import { VisionSessions } from "./vision-sessions.ts";
 
 /**
@@ -190,10 +192,27 @@ class Seq2SeqRun implements DecodingRun {
   }
 
   async scores(): Promise<Float32Array[]> {
+    const { outputs, kept } = await this.run(CHOICE);
+    this.state.self.append(kept, 1);
+    return scoreRows(outputs["logits"] as Tensor<"float32">);
+  }
+
+  async best(): Promise<number[]> {
+    const { outputs, kept } = await this.run(["logits"]);
+    const tokens = chosenTokens(outputs);
+    if (!tokens) {
+      releaseAll(kept);
+      return (await this.scores()).map(argmax);
+    }
+    this.state.self.append(kept, 1);
+    return tokens;
+  }
+
+  private async run(omit: readonly string[]): Promise<RunResult> {
     const { decoder, self, cross, parameters, mask, next, length } = this.state;
     const rows = next.length;
     await self.reserve();
-    const { outputs, kept } = await decoder.run(
+    return decoder.run(
       {
         ...parameters,
         ...self.feeds(rows),
@@ -203,10 +222,8 @@ class Seq2SeqRun implements DecodingRun {
         places: tensor("int64", [1], BigInt64Array.of(BigInt(length - 1))),
         attention_mask: maskTensor(mask),
       },
-      self.destinations,
+      { ...self.destinations, omit },
     );
-    self.append(kept, 1);
-    return scoreRows(outputs["logits"] as Tensor<"float32">);
   }
 
   async push(tokens: readonly number[], rows: readonly number[]): Promise<void> {

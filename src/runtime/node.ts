@@ -126,13 +126,13 @@ class NodeSession implements Session {
     this.outputs = outputs;
   }
 
-  async run(feeds: Feeds, { keep = [], write = {} }: RunOptions = {}): Promise<RunResult> {
-    const unknown = [...keep, ...Object.keys(write)].find((name) =>
+  async run(feeds: Feeds, { keep = [], write = {}, omit = [] }: RunOptions = {}): Promise<RunResult> {
+    const unknown = [...keep, ...Object.keys(write), ...omit].find((name) =>
       this.outputs.every((port) => port.name !== name),
     );
     if (unknown !== undefined)
       throw new RuntimeFailure(
-        `There is no output "${unknown}" to keep. Outputs: ${this.outputs.map(({ name }) => name).join(", ")}.`,
+        `There is no output "${unknown}". Outputs: ${this.outputs.map(({ name }) => name).join(", ")}.`,
         { code: "unknown-output", details: { name: unknown } },
       );
     const destinations = Object.entries(write).map(
@@ -147,6 +147,7 @@ class NodeSession implements Session {
       feeds: checkFeeds(this.inputs, feeds),
       keep,
       write: Object.fromEntries(destinations),
+      omit,
     });
     return { outputs, kept: residents(this.thread, kept) };
   }

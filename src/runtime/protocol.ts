@@ -27,6 +27,7 @@ export type Request =
       readonly feeds: Readonly<Record<string, WireTensor>>;
       readonly keep: readonly string[];
       readonly write: Readonly<Record<string, WireDestination>>;
+      readonly omit: readonly string[];
     }
   | { readonly type: "upload"; readonly tensors: Readonly<Record<string, Tensor>> }
   | { readonly type: "release"; readonly resident: number }

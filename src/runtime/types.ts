@@ -29,6 +29,8 @@ export type RunOptions = {
   keep?: readonly string[];
   /** Outputs to write into tensors that stay in the engine, which are not copied for it; the run may read those as well. */
   write?: Readonly<Record<string, Destination>>;
+  /** Outputs that nobody wants this time. */
+  omit?: readonly string[];
 };
 
 export type SessionOptions = {
@@ -40,7 +42,7 @@ export type SessionOptions = {
 };
 
 export type RunResult = {
-  /** Outputs copied to JavaScript: all that are neither kept nor written. */
+  /** Outputs copied to JavaScript: all that are neither kept nor written nor omitted. */
   readonly outputs: Readonly<Record<string, Tensor>>;
   readonly kept: Readonly<Record<string, ResidentTensor>>;
 };

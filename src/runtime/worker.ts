@@ -133,14 +133,15 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
       return { session: id };
     },
 
-    async run({ session: id, feeds, keep, write }) {
+    async run({ session: id, feeds, keep, write, omit }) {
       const api = await ort();
       const session = sessions.get(id);
       if (!session) throw new WorkerFailure("session-closed", "The session has been disposed of.");
       const inputs = Object.fromEntries(
         Object.entries(feeds).map(([name, value]) => [name, toOrt(api, value)]),
       );
-      const results = await session.run(inputs).catch((error: unknown) => {
+      const wanted = session.outputNames.filter((name) => !omit.includes(name));
+      const results = await session.run(inputs, wanted).catch((error: unknown) => {
         throw new WorkerFailure("session-run", explain(error));
       });
       const outputs: Record<string, Tensor> = {};

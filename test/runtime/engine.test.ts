@@ -185,6 +185,8 @@ describe("sessions", () => {
     const write = (at: number) => ({ write: { y: { into: whole, axis: 1, at } } });
     const first = await session.run({ x: x(1, 0), one: floats([1]) }, write(1));
     expect(Object.keys(first.outputs)).toEqual(["z"]);
+    const none = await session.run({ x: x(1, 0), one: floats([1]) }, { ...write(1), omit: ["z"] });
+    expect(none).toEqual({ outputs: {}, kept: {} });
     expect(first.kept).toEqual({});
     await session.run({ x: x(2, 10), one: floats([1]) }, write(2));
     const reader = await engine().createSession({ copy: op.add(float("whole", [2, 4, 3]), 0) });
@@ -197,6 +199,7 @@ describe("sessions", () => {
       [write(3), "wrong-destination"], // two rows, and there is room for one
       [write(-1), "wrong-destination"],
       [{ write: { z: { into: whole, axis: 0, at: 0 } } }, "wrong-destination"],
+      [{ omit: ["w"] }, "unknown-output"],
       [{ write: { w: { into: whole, axis: 0, at: 0 } } }, "unknown-output"],
     ] as const)
       await expect(session.run({ x: x(2, 0), one: floats([1]) }, options)).rejects.toMatchObject({ code });
@@ -403,7 +406,7 @@ describe("tensors that stay in the engine", () => {
   test("are outputs that exist", async () => {
     const session = await engine().createSession({ next: grow });
     await expect(session.run({ state: floats([1]) }, { keep: ["nxt"] })).rejects.toThrow(
-      'There is no output "nxt" to keep. Outputs: next.',
+      'There is no output "nxt". Outputs: next.',
     );
     await session.dispose();
   });
