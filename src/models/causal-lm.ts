@@ -22,6 +22,8 @@ export type CacheLayout = { readonly layers: number; readonly kvHeads: number; r
 /** A model that predicts the next token. */
 export abstract class CausalLM extends LanguageModel {
   abstract readonly cacheLayout: CacheLayout;
+  /** Whether a token's place is coded by the length of the whole run, so that what else is in a batch matters. */
+  abstract readonly positionsDependOnBatch: boolean;
 
   /** Last hidden states [batch, sequence, hidden], and the keys and values of the tokens read, for the cache. */
   abstract hiddenStates(inputs: CausalInputs): { hidden: Value; present: KeyValue[] };

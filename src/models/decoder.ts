@@ -213,6 +213,10 @@ export class DecoderForCausalLM extends CausalLM {
     return { layers, kvHeads, headDim };
   }
 
+  override get positionsDependOnBatch(): boolean {
+    return this.dynamic !== undefined;
+  }
+
   override hiddenStates(inputs: CausalInputs): { hidden: Value; present: KeyValue[] } {
     const half = this.settings.headDim / 2;
     const frequencies = this.dynamic

@@ -1,6 +1,6 @@
-import { BatchSampler, type Dataset, loadBatches } from "../data/index.ts";
+import { type Dataset, loadBatches, textOf } from "../data/index.ts";
 import { DataError } from "../errors.ts";
-import type { LanguageModel } from "../models/index.ts";
+import { CausalLM, type LanguageModel } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import { checkedDataset } from "./checked-dataset.ts";
 import { objectiveOf } from "./objective.ts";
@@ -33,7 +33,8 @@ export type EvaluationResult = {
 };
 
 /**
- * Mean loss of a model over a dataset, each label token counting once.
+ * Mean loss of a model over a dataset, each label token counting once. Examples of similar length share a batch, long ones
+ * first: the mean is the same to rounding, there is less padding, and what does not fit into memory fails at once.
  * @throws DataError if no token of the dataset has a label.
  */
 export async function evaluate(
@@ -54,8 +55,9 @@ export async function evaluate(
   const step = await EvaluationStep.create(model, engine);
   let [sum, labelTokens, done] = [0, 0, 0];
   try {
-    const sampler = new BatchSampler({ length: dataset.length, batchSize, shuffle: false });
-    for await (const batch of loadBatches(checkedDataset(dataset, { model, maxLength }), sampler, {
+    const order = await evaluationOrder(model, dataset, { batchSize, signal });
+    const batches = cutIntoBatches(order, batchSize);
+    for await (const batch of loadBatches(checkedDataset(dataset, { model, maxLength }), batches, {
       padTokenId,
       side,
       labels: objectiveOf(model).labels,
@@ -76,4 +78,34 @@ export async function evaluate(
     );
   const loss = sum / labelTokens;
   return { loss, perplexity: Math.exp(loss), labelTokens, seconds: (performance.now() - started) / 1000 };
+}
+
+/** Orders found before: a training run evaluates on the same dataset again and again. */
+const orders = new WeakMap<Dataset, readonly number[]>();
+
+/** Indices of all examples, from the longest to the shortest; as they are if order does not matter, or must not change. */
+async function evaluationOrder(
+  model: LanguageModel,
+  dataset: Dataset,
+  { batchSize, signal }: { batchSize: number; signal: AbortSignal | undefined },
+): Promise<readonly number[]> {
+  const indices = Array.from({ length: dataset.length }, (_, index) => index);
+  // Some positions depend on the longest example of a batch: then it matters which examples share one.
+  const fixed = model instanceof CausalLM && model.positionsDependOnBatch;
+  if (fixed || indices.length <= batchSize) return indices;
+  const known = orders.get(dataset);
+  if (known) return known;
+  const sizes: number[] = [];
+  for (const index of indices) {
+    signal?.throwIfAborted();
+    const { inputIds, labels } = await textOf(dataset, index);
+    sizes.push(inputIds.length + labels.length);
+  }
+  const order = indices.sort((a, b) => sizes[b]! - sizes[a]!);
+  orders.set(dataset, order);
+  return order;
+}
+
+function* cutIntoBatches(order: readonly number[], batchSize: number): Generator<readonly number[]> {
+  for (let start = 0; start < order.length; start += batchSize) yield order.slice(start, start + batchSize);
 }

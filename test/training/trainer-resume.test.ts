@@ -150,8 +150,8 @@ describe("a run that goes on after an interruption", () => {
     const whole = await train({ outputDir: await temporaryFolder() });
     const outputDir = await temporaryFolder();
     const controller = new AbortController();
-    // Seven reads are an evaluation; the third one breaks off.
-    const evalDataset = watched(dataset, (count) => count === 17 && controller.abort());
+    // Seven reads find out the order, and seven are an evaluation; the third one breaks off.
+    const evalDataset = watched(dataset, (count) => count === 24 && controller.abort());
     const first = await train({ outputDir, evalDataset, signal: controller.signal });
     expect(first.result).toMatchObject({ reason: "aborted", checkpoint: join(outputDir, "checkpoint-3") });
     expect(metricsOf(outputDir).filter((line) => "eval_loss" in line)).toHaveLength(2);
