@@ -80,7 +80,7 @@ const trainer = new Trainer({
   lrSchedulerType: "constant",
   weightDecay: 0.01,
   maxGradNorm: 0,
-  ...(values["prefix-cache"] !== undefined && { prefixCache: values["prefix-cache"] }),
+  ...(values["prefix-cache"] !== undefined && { prefixCache: values["prefix-cache"] as "auto" }),
   callbacks: [
     {
       onStepEnd({ loss, seconds }) {

@@ -17,7 +17,9 @@ export class TrainingProgress implements TrainerCallback {
     totalSteps,
     examples,
     packing,
+    prefixCache,
   }) => {
+    if (prefixCache) this.output.note(`prefix cache: ${prefixCache.reason}`);
     if (packing) this.output.note(packingNote(examples, packing));
     if (step > 0) this.output.note(`resuming after step ${grouped(step)} of ${grouped(totalSteps)}`);
     else this.output.note(`training: ${grouped(totalSteps)} steps on ${grouped(examples)} examples`);
@@ -41,6 +43,10 @@ export class TrainingProgress implements TrainerCallback {
     this.output.note(
       `step ${grouped(step)}: evaluation loss ${loss.toFixed(4)}, perplexity ${perplexity.toPrecision(4)}${mark}`,
     );
+  };
+
+  readonly onWarning: NonNullable<TrainerCallback["onWarning"]> = ({ message }) => {
+    this.output.warn(message);
   };
 
   /** Removes the bar. */

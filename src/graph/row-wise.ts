@@ -41,6 +41,7 @@ const elementwise: ReadonlySet<OpName> = new Set<OpName>([
   "Identity",
   "Abs",
   "Gelu",
+  "QuickGelu",
   "Cast",
   "Where",
   "Equal",

@@ -1,4 +1,5 @@
 import { realpathSync } from "node:fs";
+import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { nearest, RuntimeFailure } from "../errors.ts";
 import {
@@ -66,12 +67,14 @@ export async function listDevices(): Promise<Device[]> {
 
 class NodeEngine implements Engine {
   readonly device: Device;
+  readonly version: string;
   private readonly thread: EngineThread;
   private readonly threads: number;
 
   constructor(thread: EngineThread, device: Device, threads: number) {
     this.thread = thread;
     this.device = device;
+    this.version = `onnxruntime-node ${packageVersion()} ${device}`;
     this.threads = threads;
   }
 
@@ -172,6 +175,11 @@ function residents(
     },
   ]);
   return Object.fromEntries(handles);
+}
+
+function packageVersion(): string {
+  const { version } = createRequire(import.meta.url)("onnxruntime-node/package.json") as { version: string };
+  return version;
 }
 
 /** Where links lead. A file that is not there keeps its path: ONNX Runtime names it in its error. */

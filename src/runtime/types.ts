@@ -59,6 +59,8 @@ export interface Session {
 /** ONNX Runtime on a thread of its own: `run` and `create` block the thread they are called on. */
 export interface Engine {
   readonly device: Device;
+  /** What computes, and where, e.g. "onnxruntime-node 1.30.0 cpu": results of another may differ in rounding. */
+  readonly version: string;
   /** Lowers the graph for the device, emits it and loads it. Inputs are fed under their names. */
   createSession(outputs: Readonly<Record<string, Value>>, options?: SessionOptions): Promise<Session>;
   /** Copies tensors into the engine, for feeding to many runs. */

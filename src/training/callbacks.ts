@@ -1,3 +1,5 @@
+import type { PrefixCacheReport } from "./prefix-cache/index.ts";
+
 /** Returned by a callback to end training after the current step; everything is saved as at a normal end. */
 // biome-ignore lint/suspicious/noConfusingVoidType: a callback that returns nothing must fit
 export type CallbackResult = "stop" | void;
@@ -15,6 +17,8 @@ export type TrainBegin = {
   /** With packing: what it has come to in the first epoch. */
   packing?: PackingReport;
   trainableParameters: number;
+  /** What is done once per example, and where that is kept; undefined if it was not asked for. */
+  prefixCache?: PrefixCacheReport;
 };
 
 export type PackingReport = {
@@ -66,6 +70,9 @@ export type Saved = {
   location: string;
 };
 
+/** Something that does not end training: what is kept of frozen layers could not be written, say. */
+export type Warning = { message: string };
+
 export type TrainEnd = {
   step: number;
   epoch: number;
@@ -85,6 +92,7 @@ export type TrainingEvents = {
   onEvaluate: Evaluation;
   onSave: Saved;
   onTrainEnd: TrainEnd;
+  onWarning: Warning;
 };
 
 /**

@@ -4,6 +4,7 @@ import { CausalLM, type LanguageModel } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import { checkedDataset } from "./checked-dataset.ts";
 import { objectiveOf } from "./objective.ts";
+import type { PrefixCache } from "./prefix-cache/index.ts";
 import { EvaluationStep } from "./step.ts";
 
 export type EvaluateOptions = {
@@ -17,6 +18,8 @@ export type EvaluateOptions = {
   /** Longer examples are cut at the end. Default: none are. */
   readonly maxLength?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** What is frozen is computed once per example, for evaluations of one model on the same examples. Default: each time. */
+  readonly prefixCache?: PrefixCache | undefined;
   /** Called after every batch with the examples done so far. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 };
@@ -52,7 +55,7 @@ export async function evaluate(
     onProgress,
   } = options;
   const started = performance.now();
-  const step = await EvaluationStep.create(model, engine);
+  const step = await EvaluationStep.create(model, engine, { prefixCache: options.prefixCache });
   let [sum, labelTokens, done] = [0, 0, 0];
   try {
     const order = await evaluationOrder(model, dataset, { batchSize, signal });

@@ -109,6 +109,24 @@ export const trainingOptionsSchema = z.strictObject({
   paddingSide: choice("right", "left")
     .default("right")
     .describe("Where shorter examples of a batch are padded."),
+  prefixCache: choice("auto", "off", "memory", "disk")
+    .default("auto")
+    .describe(
+      'Compute everything below the lowest adapted layer once per example, and keep it in memory or on disk for later epochs. "auto" decides by what it saves and by the room there is.',
+    ),
+  prefixCacheDtype: choice("float32", "float16", "bfloat16")
+    .default("float32")
+    .describe("How it is kept: float32 gives the same losses as without, the others take half the room."),
+  prefixCacheLimit: above0()
+    .optional()
+    .describe("The most it may take, in GB. Default: half of what is free."),
+  prefixCacheDir: z
+    .string({ error: "must be the path of a folder" })
+    .min(1, "must be the path of a folder")
+    .optional()
+    .describe(
+      "Folder for what is kept on disk, for later runs too. Default: one in outputDir, removed at the end.",
+    ),
   maxLength: count(2)
     .optional()
     .describe(
@@ -207,6 +225,7 @@ export function resolveTrainingOptions(
     problems.push("packing and groupByLength both decide which examples come together; give one of them");
   if (has("packLength").length > 0 && !parsed.packing)
     problems.push("packLength has no effect without packing; set that too");
+  problems.push(...prefixCacheProblems(parsed, has));
   if (problems.length > 0) throw invalid(problems);
 
   const { evalSteps: _, saveSteps: __, ...rest } = parsed;
@@ -249,7 +268,31 @@ export function optionsFingerprint(options: TrainingOptions): Record<string, Jso
     padToMultipleOf: options.padToMultipleOf,
     paddingSide: options.paddingSide,
     maxLength: options.maxLength ?? null,
+    ...(options.prefixCache !== "off" &&
+      options.prefixCacheDtype !== "float32" && { prefixCacheDtype: options.prefixCacheDtype }),
   };
+}
+
+/** Options of the prefix cache that contradict each other, or have no effect. */
+function prefixCacheProblems(
+  { prefixCache: mode, outputDir, prefixCacheDir, paddingSide }: Parsed,
+  has: (...names: (keyof TrainingOptionsInput)[]) => string[],
+): string[] {
+  const problems: string[] = [];
+  const idle = has("prefixCacheDtype", "prefixCacheLimit", "prefixCacheDir");
+  if (mode === "off" && idle.length > 0)
+    problems.push(
+      `${idle.join(", ")} ${idle.length === 1 ? "has" : "have"} no effect with prefixCache "off"`,
+    );
+  if (mode === "memory" && prefixCacheDir !== undefined)
+    problems.push('prefixCacheDir has no effect with prefixCache "memory"; leave one of them out');
+  if (mode === "disk" && outputDir === undefined && prefixCacheDir === undefined)
+    problems.push('prefixCache "disk" needs a folder; set outputDir or prefixCacheDir');
+  if (paddingSide === "left" && (mode === "memory" || mode === "disk"))
+    problems.push(
+      `prefixCache "${mode}" needs paddingSide "right": with padding on the left, an example's positions depend on its batch`,
+    );
+  return problems;
 }
 
 /** What is wrong with how often something is done. */

@@ -1,4 +1,4 @@
-import { gradients, type Value } from "../graph/index.ts";
+import { gradients, sinkGathers, type Value } from "../graph/index.ts";
 import type { ImageSize, LanguageModel } from "../models/index.ts";
 import type { Parameter } from "../nn/index.ts";
 import { type Objective, objectiveOf } from "./objective.ts";
@@ -29,11 +29,12 @@ export function trainingProgram(
   } = {},
 ): { outputs: Record<string, Value>; trained: Parameter[] } {
   const trained = trainedParameters(model);
-  const loss = objective.loss({ image, packed, dropout: true, modelDropout });
-  const cotangents = gradients(
-    loss,
-    trained.map((parameter) => parameter.value),
-  );
+  const behind = trained.map((parameter) => parameter.value);
+  const { loss } = sinkGathers(
+    { loss: objective.loss({ image, packed, dropout: true, modelDropout }) },
+    { behind },
+  ) as { loss: Value };
+  const cotangents = gradients(loss, behind);
   return {
     outputs: {
       loss,
@@ -41,4 +42,18 @@ export function trainingProgram(
     },
     trained,
   };
+}
+
+/** The loss alone, without dropout. */
+export function evaluationProgram(
+  model: LanguageModel,
+  {
+    image,
+    packed = false,
+    objective = objectiveOf(model),
+  }: { image?: ImageSize | undefined; packed?: boolean; objective?: Objective } = {},
+): Record<string, Value> {
+  const behind = trainedParameters(model).map((parameter) => parameter.value);
+  const loss = objective.loss({ image, packed, dropout: false });
+  return sinkGathers({ loss }, behind.length > 0 ? { behind } : {});
 }

@@ -9,6 +9,7 @@ import {
   notify,
   type PackingReport,
   type StepEnd,
+  type TrainBegin,
   type TrainEnd,
   type TrainerCallback,
 } from "./callbacks.ts";
@@ -20,6 +21,7 @@ import type { MetricsWriter } from "./metrics.ts";
 import { objectiveOf } from "./objective.ts";
 import { AdamW } from "./optimizers.ts";
 import type { TrainingOptions } from "./options.ts";
+import { PrefixCache } from "./prefix-cache/index.ts";
 import { diverged, withoutLabels } from "./run-errors.ts";
 import { initialState, readWeights, trainedOnly, withStep } from "./run-state.ts";
 import type { RunStore, SavedRun } from "./run-store.ts";
@@ -57,6 +59,7 @@ export type TrainResult = Omit<TrainEnd, "step"> & {
 /** What a run works with from its first step to its last. */
 type Parts = {
   readonly step: TrainingStep;
+  readonly prefixCache: PrefixCache | undefined;
   readonly optimizer: AdamW;
   readonly weights: ReadonlyMap<string, Tensor<"float32">>;
   readonly sampler: Sampler;
@@ -76,6 +79,7 @@ export class Run {
   private readonly started = performance.now();
   private bestWeights: ReadonlyMap<string, Float32Array> | undefined;
   private lastSaved: number | undefined;
+  private done = false;
   private checkpoint: string | undefined;
 
   private constructor(context: RunContext, parts: Parts) {
@@ -116,10 +120,12 @@ export class Run {
       settings.loadBestModelAtEnd && state.best?.checkpoint !== undefined && store
         ? await readWeights(await store.readAdapter(state.best.checkpoint), weights)
         : undefined;
-    const step = await TrainingStep.create(peft.baseModel, engine, settings);
+    const prefixCache = prefixCacheOf(context, state);
+    const step = await TrainingStep.create(peft.baseModel, engine, { ...settings, prefixCache });
     const files = (await store?.metrics(saved && state.step)) ?? [];
     return new Run(context, {
       step,
+      prefixCache,
       optimizer,
       weights,
       sampler,
@@ -145,6 +151,7 @@ export class Run {
     if (reason !== "aborted" || !store) await this.log();
     if (reason === "aborted" && this.steps.length > 0 && this.lastSaved !== state.step) await this.save();
     const adapter = reason === "aborted" ? undefined : await store?.finish(model, state);
+    this.done = reason !== "aborted";
     const loss = this.steps.reduce((sum, step) => sum + step.loss, 0) / this.steps.length;
     const seconds = (performance.now() - this.started) / 1000;
     const end: TrainEnd = {
@@ -163,7 +170,10 @@ export class Run {
 
   /** Frees the session and closes the metrics' files. */
   async close(): Promise<void> {
-    await this.parts.step.dispose();
+    const { step, prefixCache } = this.parts;
+    await step.dispose();
+    // What an interrupted run has kept serves it when it goes on.
+    await prefixCache?.close({ remove: this.done && this.context.settings.prefixCacheDir === undefined });
     for (const writer of this.parts.metrics) await writer.close();
   }
 
@@ -177,33 +187,48 @@ export class Run {
   }
 
   private async loop(): Promise<TrainEnd["reason"]> {
-    const { state } = this;
-    const { totalSteps, totalEpochs } = state;
-    const { packing } = this.parts;
-    const begin = {
-      step: state.step,
+    const groups = this.groups();
+    try {
+      // Graphs are loaded for what the first batch is like, before training is said to begin.
+      const first = this.state.step < this.state.totalSteps ? await groups.next() : undefined;
+      if (first && !first.done) await this.parts.step.prepare(first.value[0]!.parts[0]!);
+      if (await notify(this.context.callbacks, "onTrainBegin", this.begin())) return "callback";
+      if (this.context.saved) {
+        // What the interrupted run had left to do at this step.
+        const stop = this.evaluationMissing() ? await this.atStepEnd() : this.earlyStop();
+        if (stop) return stop;
+      }
+      for (let next = first; next && !next.done; next = await groups.next()) {
+        const stop = await this.step(next.value);
+        if (stop) return stop;
+      }
+      return "finished";
+    } finally {
+      await groups.return(undefined);
+    }
+  }
+
+  private begin(): TrainBegin {
+    const { step, totalSteps, totalEpochs } = this.state;
+    const { packing, prefixCache } = this.parts;
+    return {
+      step,
       totalSteps,
       totalEpochs,
       examples: this.context.trainDataset.length,
       ...(packing && { packing }),
+      ...(prefixCache?.report && { prefixCache: prefixCache.report }),
       trainableParameters: this.context.model.parameterCounts().trainable,
     };
-    if (await notify(this.context.callbacks, "onTrainBegin", begin)) return "callback";
-    if (this.context.saved) {
-      // What the interrupted run had left to do at this step.
-      const stop = this.evaluationMissing() ? await this.atStepEnd() : this.earlyStop();
-      if (stop) return stop;
-    }
-    if (state.step >= totalSteps) return "finished";
-    for await (const batches of this.groups()) {
-      if (this.context.signal?.aborted) return "aborted";
-      const asked = await notify(this.context.callbacks, "onStepEnd", await this.optimizerStep(batches));
-      if (state.step % this.context.settings.loggingSteps === 0) await this.log();
-      const stop = (await this.atStepEnd()) ?? (asked ? "callback" : undefined);
-      if (stop) return stop;
-      if (state.step >= totalSteps) return "finished";
-    }
-    return "finished";
+  }
+
+  /** One optimizer step and what is due after it; says why to stop, if so. */
+  private async step(batches: readonly LoadedBatch[]): Promise<TrainEnd["reason"] | undefined> {
+    if (this.context.signal?.aborted) return "aborted";
+    const asked = await notify(this.context.callbacks, "onStepEnd", await this.optimizerStep(batches));
+    if (this.state.step % this.context.settings.loggingSteps === 0) await this.log();
+    const stop = (await this.atStepEnd()) ?? (asked ? "callback" : undefined);
+    return stop ?? (this.state.step >= this.state.totalSteps ? "finished" : undefined);
   }
 
   /** Evaluates and saves if it is time; says why to stop, if so. */
@@ -250,7 +275,7 @@ export class Run {
   }
 
   /** The batches of one optimizer step after another, from where the state is; no step reaches into the next epoch. */
-  private async *groups(): AsyncGenerator<LoadedBatch[]> {
+  private async *groups(): AsyncGenerator<LoadedBatch[], void, undefined> {
     const {
       state,
       context: { settings },
@@ -319,6 +344,7 @@ export class Run {
     if (state.batchInEpoch === state.batchesPerEpoch) {
       const epoch = state.epoch + 1;
       const { batchesPerEpoch } = this.parts.sampler.atEpoch(epoch);
+      await this.parts.prefixCache?.epochEnded();
       Object.assign(state, { epoch, batchInEpoch: 0, batchesPerEpoch });
     }
     const seconds = (performance.now() - started) / 1000;
@@ -345,7 +371,8 @@ export class Run {
     } = this;
     const { engine, evalDataset, model, padTokenId, signal } = this.context;
     const { evalBatchSize: batchSize, paddingSide, maxLength } = settings;
-    const options = { engine, padTokenId, paddingSide, batchSize, maxLength, signal };
+    const { prefixCache } = this.parts;
+    const options = { engine, padTokenId, paddingSide, batchSize, maxLength, signal, prefixCache };
     const result = await evaluate(model.baseModel, evalDataset!, options);
     const best = result.loss < (state.best?.loss ?? Infinity);
     if (best) {
@@ -397,6 +424,26 @@ export class Run {
       this.parts.metrics.map((writer) => writer.write(step, { epoch: this.epoch(), ...scalars })),
     );
   }
+}
+
+/** What keeps a run's frozen values, unless it is off. With padding on the left they would depend on the batch. */
+function prefixCacheOf(
+  { engine, settings, trainDataset, callbacks }: RunContext,
+  { epoch, batchInEpoch, batchesPerEpoch, totalEpochs }: TrainerState,
+): PrefixCache | undefined {
+  const { prefixCache: mode, prefixCacheDtype, prefixCacheLimit, prefixCacheDir, outputDir } = settings;
+  if (mode === "off" || settings.paddingSide === "left") return undefined;
+  return new PrefixCache({
+    mode,
+    dtype: prefixCacheDtype,
+    maxBytes: prefixCacheLimit && prefixCacheLimit * 1e9,
+    directory: prefixCacheDir ?? (outputDir === undefined ? undefined : `${outputDir}/prefix-cache`),
+    own: prefixCacheDir === undefined,
+    engine,
+    examples: trainDataset.length,
+    epochs: totalEpochs - epoch - batchInEpoch / batchesPerEpoch,
+    onWarning: (message) => void notify(callbacks, "onWarning", { message }),
+  });
 }
 
 /** Adds a micro-batch's gradient; the first one is taken as it is. */

@@ -1,6 +1,7 @@
 import type { Value } from "../graph/index.ts";
 import type { ImageSize } from "../models/index.ts";
 import type { Engine, Session } from "../runtime/index.ts";
+import type { KeptValues } from "./prefix-cache/index.ts";
 
 /** Each holds the model's weights once: pictures of many sizes are loaded for again and again rather than fill the memory. */
 const MAX_SESSIONS = 2;
@@ -13,35 +14,47 @@ export type GraphKind = {
   readonly packed?: boolean;
 };
 
+/** A graph that is loaded, and the frozen values that it is fed, if some are kept. */
+export type Loaded = { readonly session: Session; readonly kept: KeptValues | undefined };
+type Built = { readonly outputs: Record<string, Value>; readonly kept?: KeptValues | undefined };
+
+export const nameOfKind = ({ image, packed }: GraphKind): string =>
+  image ? `${image.height} × ${image.width}` : packed ? "packed text" : "text";
+
 /** A model's graphs that are loaded into an engine, one for each kind; of more than two the one used longest ago is unloaded. */
 export class Sessions {
   private readonly engine: Engine;
-  private readonly loaded = new Map<string, Session>();
+  private readonly loaded = new Map<string, Loaded>();
 
   constructor(engine: Engine) {
     this.engine = engine;
   }
 
   /** The session for a kind, made of what `build` returns if need be. Run it before asking for another. */
-  async get({ image, packed }: GraphKind, build: () => Record<string, Value>): Promise<Session> {
-    const key = image ? `${image.height} × ${image.width}` : packed ? "packed text" : "text";
-    const session = this.loaded.get(key) ?? (await this.load(build));
+  async get(kind: GraphKind, build: () => Promise<Built>): Promise<Loaded> {
+    const key = nameOfKind(kind);
+    const loaded = this.loaded.get(key) ?? (await this.load(build));
     this.loaded.delete(key);
-    this.loaded.set(key, session); // as the last one used
-    return session;
+    this.loaded.set(key, loaded); // as the last one used
+    return loaded;
   }
 
   async dispose(): Promise<void> {
-    for (const session of this.loaded.values()) await session.dispose();
+    for (const { session, kept } of this.loaded.values()) {
+      await session.dispose();
+      await kept?.release();
+    }
     this.loaded.clear();
   }
 
-  private async load(build: () => Record<string, Value>): Promise<Session> {
-    for (const [key, oldest] of this.loaded) {
+  private async load(build: () => Promise<Built>): Promise<Loaded> {
+    for (const [key, { session, kept }] of this.loaded) {
       if (this.loaded.size < MAX_SESSIONS) break;
       this.loaded.delete(key);
-      await oldest.dispose();
+      await session.dispose();
+      await kept?.release();
     }
-    return this.engine.createSession(build());
+    const { outputs, kept } = await build();
+    return { session: await this.engine.createSession(outputs), kept };
   }
 }

@@ -1,11 +1,13 @@
 import type { Batch } from "../data/index.ts";
+import type { Value } from "../graph/index.ts";
 import type { LanguageModel } from "../models/index.ts";
 import type { Parameter } from "../nn/index.ts";
-import type { Engine, Session } from "../runtime/index.ts";
+import type { Engine } from "../runtime/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { type Objective, objectiveOf } from "./objective.ts";
-import { gradientName, trainedParameters, trainingProgram } from "./program.ts";
-import { type GraphKind, Sessions } from "./sessions.ts";
+import type { PrefixCache } from "./prefix-cache/index.ts";
+import { evaluationProgram, gradientName, trainedParameters, trainingProgram } from "./program.ts";
+import { type GraphKind, type Loaded, nameOfKind, Sessions } from "./sessions.ts";
 
 export type StepResult = {
   /** scale · Σ of the label tokens' losses. */
@@ -14,49 +16,48 @@ export type StepResult = {
   readonly gradients: ReadonlyMap<string, Float32Array>;
 };
 
+export type StepOptions = {
+  readonly modelDropout?: boolean;
+  readonly packing?: boolean;
+  /** Computes what is frozen once per example. Graphs are then loaded with the first batch. */
+  readonly prefixCache?: PrefixCache | undefined;
+};
+
 /** The forward and backward pass of a model, loaded into an engine. */
 export class TrainingStep {
   /** What it has gradients for, in the order of the module tree. */
   readonly trained: readonly Parameter[];
-  private readonly model: LanguageModel;
-  private readonly modelDropout: boolean;
-  private readonly objective: Objective;
-  private readonly sessions: Sessions;
+  private readonly graphs: Graphs;
 
-  private constructor(model: LanguageModel, engine: Engine, modelDropout: boolean) {
-    this.model = model;
-    this.modelDropout = modelDropout;
-    this.objective = objectiveOf(model);
-    this.trained = trainedParameters(model);
-    this.sessions = new Sessions(engine);
+  private constructor(graphs: Graphs) {
+    this.graphs = graphs;
+    this.trained = trainedParameters(graphs.model);
   }
 
-  /** Builds the graph for whatever the model trains, and loads it; the graph of a model that reads pictures with the first batch. */
+  /** Builds the graph for whatever the model trains, and loads it; that of a model that reads pictures with the first batch. */
   static async create(
     model: LanguageModel,
     engine: Engine,
-    { modelDropout = false, packing = false }: { modelDropout?: boolean; packing?: boolean } = {},
+    { modelDropout = false, packing = false, prefixCache }: StepOptions = {},
   ): Promise<TrainingStep> {
-    const step = new TrainingStep(model, engine, modelDropout);
-    if (!step.objective.readsPictures) await step.session({ packed: packing });
-    return step;
+    const graphs = new Graphs(
+      model,
+      engine,
+      { dataset: "train", prefixCache },
+      (kind, objective) => trainingProgram(model, { ...kind, modelDropout, objective }).outputs,
+    );
+    await graphs.loadEarly({ packed: packing });
+    return new TrainingStep(graphs);
   }
 
   /** Loads what a batch needs; `run` does so too. */
   async prepare(batch: Batch): Promise<void> {
-    await this.session(kindOf(batch, this.objective));
+    await this.graphs.for(batch);
   }
 
   /** Loss and gradients of a batch at the parameters' current values. `seed` decides the dropout masks. */
   async run(batch: Batch, { lossScale, seed }: { lossScale: number; seed: number }): Promise<StepResult> {
-    const { model, objective } = this;
-    const feeds = objective.feeds(batch, { lossScale });
-    const session = await this.session(kindOf(batch, objective));
-    const { outputs } = await session.run({
-      ...(await model.parameterFeeds()),
-      ...feeds,
-      ...objective.noise(batch, seed),
-    });
+    const outputs = await this.graphs.run(batch, { lossScale, seed });
     const gradients = new Map<string, Float32Array>();
     for (const parameter of this.trained)
       gradients.set(parameter.name, outputs[gradientName(parameter)]!.data as Float32Array);
@@ -64,60 +65,99 @@ export class TrainingStep {
   }
 
   dispose(): Promise<void> {
-    return this.sessions.dispose();
-  }
-
-  private session(kind: GraphKind): Promise<Session> {
-    const { model, modelDropout, objective } = this;
-    return this.sessions.get(
-      kind,
-      () => trainingProgram(model, { ...kind, modelDropout, objective }).outputs,
-    );
+    return this.graphs.dispose();
   }
 }
 
 /** The forward pass alone, without dropout, for evaluation. */
 export class EvaluationStep {
-  private readonly model: LanguageModel;
-  private readonly objective: Objective;
-  private readonly sessions: Sessions;
+  private readonly graphs: Graphs;
 
-  private constructor(model: LanguageModel, engine: Engine) {
-    this.model = model;
-    this.objective = objectiveOf(model);
-    this.sessions = new Sessions(engine);
+  private constructor(graphs: Graphs) {
+    this.graphs = graphs;
   }
 
-  static async create(model: LanguageModel, engine: Engine): Promise<EvaluationStep> {
-    const step = new EvaluationStep(model, engine);
-    if (!step.objective.readsPictures) await step.session({});
-    return step;
+  static async create(
+    model: LanguageModel,
+    engine: Engine,
+    { prefixCache }: Pick<StepOptions, "prefixCache"> = {},
+  ): Promise<EvaluationStep> {
+    const graphs = new Graphs(model, engine, { dataset: "evaluation", prefixCache }, (kind, objective) =>
+      evaluationProgram(model, { ...kind, objective }),
+    );
+    await graphs.loadEarly({});
+    return new EvaluationStep(graphs);
   }
 
   /** Sum of the label tokens' losses, in nats. */
   async run(batch: Batch): Promise<number> {
-    if (batch.labelTokens === 0) return 0;
+    return batch.labelTokens === 0 ? 0 : lossOf(await this.graphs.run(batch, { lossScale: 1 }));
+  }
+
+  dispose(): Promise<void> {
+    return this.graphs.dispose();
+  }
+}
+
+/** The graphs of a model for batches of any kind, loaded when they are needed. */
+class Graphs {
+  readonly model: LanguageModel;
+  private readonly objective: Objective;
+  private readonly sessions: Sessions;
+  private readonly cache: { readonly dataset: string; readonly prefixCache: PrefixCache | undefined };
+  private readonly build: (kind: GraphKind, objective: Objective) => Record<string, Value>;
+
+  constructor(
+    model: LanguageModel,
+    engine: Engine,
+    cache: { readonly dataset: string; readonly prefixCache: PrefixCache | undefined },
+    build: (kind: GraphKind, objective: Objective) => Record<string, Value>,
+  ) {
+    this.model = model;
+    this.objective = objectiveOf(model);
+    this.sessions = new Sessions(engine);
+    this.cache = cache;
+    this.build = build;
+  }
+
+  /** Loads the graph of batches without pictures, if such are usual and nothing is to be cut off it. */
+  async loadEarly(kind: GraphKind): Promise<void> {
+    if (this.objective.readsPictures || this.cache.prefixCache) return;
+    await this.sessions.get(kind, async () => ({ outputs: this.build(kind, this.objective) }));
+  }
+
+  for(batch: Batch): Promise<Loaded> {
     const { model, objective } = this;
-    const feeds = objective.feeds(batch, { lossScale: 1 });
-    const session = await this.session(kindOf(batch, objective));
-    const { outputs } = await session.run({ ...(await model.parameterFeeds()), ...feeds });
-    return lossOf(outputs);
+    const { dataset, prefixCache } = this.cache;
+    const kind: GraphKind = { image: objective.imageSize(batch), packed: batch.segments !== undefined };
+    return this.sessions.get(kind, async () => {
+      const outputs = this.build(kind, objective);
+      const program = { model, objective, outputs, batch, dataset, kind: nameOfKind(kind) };
+      return (await prefixCache?.cut(program)) ?? { outputs };
+    });
+  }
+
+  /** `seed` decides what is dropped, where something is. */
+  async run(
+    batch: Batch,
+    { lossScale, seed }: { lossScale: number; seed?: number },
+  ): Promise<Readonly<Record<string, Tensor>>> {
+    const { model, objective } = this;
+    const feeds = objective.feeds(batch, { lossScale });
+    const { session, kept } = await this.for(batch);
+    const { outputs } = await session.run({
+      ...(await model.parameterFeeds()),
+      ...feeds,
+      ...(seed !== undefined && objective.noise(batch, seed)),
+      ...(await kept?.of(batch)),
+    });
+    return outputs;
   }
 
   dispose(): Promise<void> {
     return this.sessions.dispose();
   }
-
-  private session(kind: GraphKind): Promise<Session> {
-    const { image, packed = false } = kind;
-    return this.sessions.get(kind, () => ({ loss: this.objective.loss({ image, packed, dropout: false }) }));
-  }
 }
-
-const kindOf = (batch: Batch, objective: Objective): GraphKind => ({
-  image: objective.imageSize(batch),
-  packed: batch.segments !== undefined,
-});
 
 const lossOf = (outputs: Readonly<Record<string, Tensor>>): number =>
   (outputs["loss"]!.data as Float32Array)[0]!;

@@ -21,6 +21,7 @@ export function countingEngine(engine: Engine): {
   };
   const wrapped: Engine = {
     device: engine.device,
+    version: engine.version,
     async upload(tensors) {
       const uploaded = await engine.upload(tensors);
       watch(uploaded);

@@ -46,6 +46,8 @@ describe("training options", () => {
       packing: false,
       padToMultipleOf: 1,
       paddingSide: "right",
+      prefixCache: "auto",
+      prefixCacheDtype: "float32",
     });
   });
 

@@ -20,6 +20,7 @@ const sides = ["right", "left"] as const;
 function watched(seen: Set<string>): Engine {
   return {
     device: engine.device,
+    version: engine.version,
     dispose: async () => undefined,
     upload: (tensors) => engine.upload(tensors),
     async createSession(outputs) {

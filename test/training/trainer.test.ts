@@ -34,6 +34,7 @@ vi.mock("../../src/runtime/node.ts", async (original) => {
       made.push(record);
       return {
         device: engine.device,
+        version: engine.version,
         createSession: (outputs, options) => engine.createSession(outputs, options),
         upload: (tensors) => engine.upload(tensors),
         dispose: () => {

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs/promises";
+import { freemem } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { makeDirectory } from "../../checkpoint/node.ts";
 import { crc32c } from "../crc32c.ts";
@@ -322,8 +323,14 @@ export async function removeStale(
   return { folders, bytes };
 }
 
+/** Deletes a cache's folder if nothing lies in it. */
+export const removeIfEmpty = async (directory: string): Promise<void> =>
+  fs.rmdir(directory).catch(() => undefined);
+
 /** Memory that this process can still take, in bytes: what the system, or the container it runs in, has left. */
-export const freeMemory = (): number => process.availableMemory();
+export const freeMemory = (): number =>
+  // Node 20.13 and later have it.
+  (process.availableMemory as (() => number) | undefined)?.() ?? freemem();
 
 /** Space for files in a folder, which need not exist yet, in bytes; undefined if the system does not say. */
 export async function freeDisk(directory: string): Promise<number | undefined> {

@@ -26,10 +26,11 @@ import { parseTrainerState, serializeTrainerState, type TrainerState } from "../
 
 const METRICS_FILE = "metrics.jsonl";
 const TENSORBOARD_FOLDER = "runs";
+const PREFIX_CACHE_FOLDER = "prefix-cache";
 
 /**
  * A run's folder: adapter_config.json and adapter_model.safetensors when it is done, `checkpoint-<step>` folders,
- * trainer_state.json, metrics.jsonl, and events for TensorBoard in runs/.
+ * trainer_state.json, metrics.jsonl, events for TensorBoard in runs/, and while it goes on what is kept of frozen layers in prefix-cache/.
  */
 export class RunFolder implements RunStore {
   readonly location: string;
@@ -80,7 +81,7 @@ export class RunFolder implements RunStore {
     const options = resumeStep === undefined ? {} : { resumeStep };
     for (const name of this.stale) await rm(join(this.path, name), { recursive: true, force: true });
     this.stale = [];
-    this.made = [METRICS_FILE, TENSORBOARD_FOLDER];
+    this.made = [METRICS_FILE, TENSORBOARD_FOLDER, PREFIX_CACHE_FOLDER];
     return [
       await openJsonlMetrics(join(this.path, METRICS_FILE), options),
       await openTensorBoardMetrics(join(this.path, TENSORBOARD_FOLDER), options),
