@@ -13,6 +13,7 @@ const engine = sharedEngine({ threads: 1 });
 function watched(lengths: number[][]): Engine {
   return {
     device: "cpu",
+    version: "",
     dispose: async () => undefined,
     upload: (tensors) => engine().upload(tensors),
     async createSession(outputs) {
