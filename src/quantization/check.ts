@@ -49,6 +49,7 @@ export async function checkProducts(
     ({ linear: { quantized: weight } }) =>
       weight && (weight.rounded.forward || weight.rounded.backward) && products.has(weight.codes),
   );
+  if (layers.length === 0) return [];
   const values = layers.map(({ linear }) => products.get(linear.quantized!.codes)!);
   const cotangents = gradients(
     loss,

@@ -30,6 +30,7 @@ export {
   type TrainingOptionsInput,
   trainingOptionsSchema,
 } from "./options.ts";
+export { type QuantizeBaseOptions, quantizeBase } from "./quantize-base.ts";
 export type { TrainResult } from "./run.ts";
 export type { RunStore, SavedRun } from "./run-store.ts";
 export {

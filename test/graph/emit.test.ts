@@ -244,6 +244,21 @@ describe("weights by reference", () => {
     expect(numbersOf(y!)).toEqual([2, -4, 1, 6]);
   });
 
+  test("numbers of 4 bits lie two in a byte; only they need a later opset", async () => {
+    const found = await stored("four-bits.safetensors", {
+      codes: tensor("uint8", [1, 4], Uint8Array.of(0x21, 0xf7, 0x08, 0x9a)),
+      scales: tensor("float32", [1, 2], Float32Array.of(1, 0.5)),
+    });
+    const [codes, scales] = [weight(found.get("codes")!), weight(found.get("scales")!)];
+    const y = op.dequantizedWeight(codes, scales);
+    expect(numbersOf((await evaluate(engine(), { y }))["y"]!)).toEqual([1, 2, 7, -1, -4, 0, -3, -3.5]);
+    const opsetOf = (outputs: Record<string, Value>) =>
+      fromBinary(ModelProtoSchema, emit(outputs).model).opsetImport.find(({ domain }) => domain === "")!
+        .version;
+    expect([opsetOf({ y }), opsetOf({ y: op.exp(scales) })]).toEqual([21n, 20n]);
+    expect(() => op.dequantizedWeight(input("codes", "uint8", [1, 4]), scales)).toThrow("uint8 weight");
+  });
+
   test("shards in several directories, with equal names in different files", async () => {
     const [a, b] = [
       await stored("one/model.safetensors", { w: values }),

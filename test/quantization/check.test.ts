@@ -102,6 +102,15 @@ describe("the check of a layer's products", () => {
     expect(after).toEqual(exact);
   });
 
+  test("has nothing to look at where products round nothing", async () => {
+    const model = new OneLayer(bells(1, out * inner));
+    const report = await quantizeWeights(model, { dtype: "int4", cacheDirectory: null });
+    const y = model.linear.forward(input("x", "float32", [rows, inner]));
+    const loss = op.reduceSum(y, { axes: [0, 1], keepdims: false });
+    expect(report.quantized).toHaveLength(1);
+    expect(await checkProducts(report, { engine: engine(), loss, feeds: { x: even } })).toEqual([]);
+  });
+
   test("sees errors of gradients too", async () => {
     // Two large channels whose parts of the result cancel: what is left of it are the others, which rounding wipes out.
     const weight = bells(1, out * inner);
