@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import { gradients, input, lower, nodesOf, op, type Value, weight } from "../../src/graph/index.ts";
+import { emit, gradients, input, lower, nodesOf, op, type Value, weight } from "../../src/graph/index.ts";
 import { Parameter } from "../../src/nn/index.ts";
 import { encodeWeight } from "../../src/quantization/encode.ts";
 import { int4Codes } from "../../src/quantization/int4.ts";
@@ -96,4 +96,14 @@ test("a value that several weights multiply is quantised once", () => {
   const names = nodesOf(Object.values(lowered)).map((node) => node.op);
   expect(names.filter((name) => name === "QGemm")).toHaveLength(2);
   expect(names.filter((name) => name === "QuantizeLinear")).toHaveLength(1);
+});
+
+test("programs that differ in what is rounded are written differently", () => {
+  const x = input("x", "float32", [2, 3]);
+  const [codes, scales] = [input("codes", "int8", [4, 3]), input("scales", "float32", [4])];
+  const modelOf = (options: { rounded?: boolean; roundedGradient?: boolean }) =>
+    emit({ y: op.quantizedMatMul(x, codes, scales, { transB: true, ...options }) }).model;
+  const models = [modelOf({}), modelOf({ rounded: false }), modelOf({ roundedGradient: false })];
+  expect(new Set(models.map((model) => model.join())).size).toBe(3);
+  expect(modelOf({})).toEqual(models[0]);
 });

@@ -1,4 +1,3 @@
-import { GraphError } from "../../errors.ts";
 import type { DType } from "../../tensor/index.ts";
 import { type Dim, type Shape, shapeEquals } from "../dim.ts";
 import type { AttributesOf, ConvAttributes, InputsOf, OpName } from "../ops/signatures.ts";
@@ -104,15 +103,11 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
   Gemm: ({ alpha, beta, transA, transB }) => ({
     attributes: { alpha: { float: alpha }, beta: { float: beta }, transA: int(transA), transB: int(transB) },
   }),
-  QuantizedMatMul: () => {
-    throw new GraphError(
-      "QuantizedMatMul is no operator of ONNX: the device's rewrites have to replace it.",
-      {
-        code: "not-lowered",
-        details: { op: "QuantizedMatMul" },
-      },
-    );
-  },
+  // No device knows it: lowering replaces it. Programs that are only compared or hashed have it.
+  QuantizedMatMul: ({ transB, rounded, roundedGradient }) => ({
+    domain: "graft",
+    attributes: { transB: int(transB), rounded: int(rounded), roundedGradient: int(roundedGradient) },
+  }),
   QuantizeLinear: plain,
   DequantizeLinear: ({ axis, blockSize }) =>
     blockSize === undefined
