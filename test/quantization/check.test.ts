@@ -7,6 +7,7 @@ import { relativeL2 } from "../support/close.ts";
 import { evaluate, Numbers, numbersOf, sharedEngine } from "../support/run-graph.ts";
 
 const [rows, inner, out] = [24, 64, 32];
+const vocabulary = 5000;
 const engine = sharedEngine({ threads: 1 });
 
 /** One frozen linear layer, whose weight lies in memory as a checkpoint's does. */
@@ -17,16 +18,17 @@ class OneLayer extends PreTrainedModel {
   override readonly outputEmbeddingPath = null;
   override readonly tiedEmbeddings = false;
   override readonly nameOrPath = "memory";
-  readonly linear = new Linear(inner, out);
+  readonly linear: Linear;
 
   constructor(weight: readonly number[]) {
     super();
+    this.linear = new Linear(inner, weight.length / inner);
     const bytes = new Uint8Array(Float32Array.from(weight).buffer);
     this.linear.weight.name = "linear.weight";
     this.linear.weight.storage = {
       name: "linear.weight",
       dtype: "float32",
-      shape: [out, inner],
+      shape: [weight.length / inner, inner],
       source: { read: async (start, end) => bytes.slice(start, end) },
       byteOffset: 0,
       byteLength: bytes.length,
@@ -109,6 +111,17 @@ describe("the check of a layer's products", () => {
     const loss = op.reduceSum(y, { axes: [0, 1], keepdims: false });
     expect(report.quantized).toHaveLength(1);
     expect(await checkProducts(report, { engine: engine(), loss, feeds: { x: even } })).toEqual([]);
+  });
+
+  test("takes some channels of a vocabulary, forward", async () => {
+    const model = new OneLayer(bells(1, vocabulary * inner));
+    const report = await quantizeWeights(model, { dtype: "int8", cacheDirectory: null });
+    const y = model.linear.forward(input("x", "float32", [rows, inner]));
+    const loss = op.reduceSum(op.mul(y, y), { axes: [0, 1], keepdims: false });
+    const [layer] = await checkProducts(report, { engine: engine(), loss, feeds: { x: even } });
+    expect(layer).toMatchObject({ outliers: [], rounded: { forward: true, backward: true } });
+    expect(layer!.forwardError).toBeGreaterThan(0.001);
+    expect(layer!.forwardError).toBeLessThan(0.015);
   });
 
   test("sees errors of gradients too", async () => {
