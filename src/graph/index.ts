@@ -19,6 +19,7 @@ export { type Lowering, lower } from "./lower.ts";
 export { emit, type Port, type Program } from "./onnx/emit.ts";
 export * as op from "./ops/build.ts";
 export type { OpName } from "./ops/signatures.ts";
+export { shareInputs } from "./share-inputs.ts";
 export { sinkGathers } from "./sink-gathers.ts";
 export { nodesOf, reachable } from "./traverse.ts";
 export {

@@ -118,6 +118,8 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
           // It would merge what gradients compute again with what they are not to keep.
           optimization: { disable_specified_optimizers: "CommonSubexpressionElimination" },
           session: {
+            // Waiting threads that spin gain nothing here, and take a core from other sessions and other programs.
+            "intra_op.allow_spinning": "0",
             disable_prepacking: prepack ? "0" : "1",
             ...(weightsDirectory === undefined
               ? {}

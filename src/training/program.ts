@@ -1,4 +1,4 @@
-import { gradients, sinkGathers, type Value } from "../graph/index.ts";
+import { gradients, shareInputs, sinkGathers, type Value } from "../graph/index.ts";
 import type { ImageSize, LanguageModel } from "../models/index.ts";
 import type { Parameter } from "../nn/index.ts";
 import { type Objective, objectiveOf } from "./objective.ts";
@@ -30,10 +30,8 @@ export function trainingProgram(
 ): { outputs: Record<string, Value>; trained: Parameter[] } {
   const trained = trainedParameters(model);
   const behind = trained.map((parameter) => parameter.value);
-  const { loss } = sinkGathers(
-    { loss: objective.loss({ image, packed, dropout: true, modelDropout }) },
-    { behind },
-  ) as { loss: Value };
+  const whole = { loss: objective.loss({ image, packed, dropout: true, modelDropout }) };
+  const { loss } = shareInputs(sinkGathers(whole, { behind }), behind) as { loss: Value };
   const cotangents = gradients(loss, behind);
   return {
     outputs: {
