@@ -118,9 +118,12 @@ export type { Device, Engine, EngineOptions, Session } from "./runtime/index.ts"
 // Training
 export {
   AdamW,
+  type BaseWeightsReport,
   type EvaluationResult,
   evaluate,
   type MetricsWriter,
+  type PrefixCacheReport,
+  quantizeBase,
   type StepEnd,
   Trainer,
   type TrainerCallback,

@@ -1,4 +1,4 @@
-import type { PackingReport, TrainerCallback } from "../training/index.ts";
+import type { BaseWeightsReport, PackingReport, TrainerCallback } from "../training/index.ts";
 import { grouped } from "./describe.ts";
 import type { Output } from "./output.ts";
 import { Progress } from "./progress.ts";
@@ -18,7 +18,9 @@ export class TrainingProgress implements TrainerCallback {
     examples,
     packing,
     prefixCache,
+    baseWeights,
   }) => {
+    if (baseWeights) this.output.note(baseWeightsNote(baseWeights));
     if (prefixCache) this.output.note(`prefix cache: ${prefixCache.reason}`);
     if (packing) this.output.note(packingNote(examples, packing));
     if (step > 0) this.output.note(`resuming after step ${grouped(step)} of ${grouped(totalSteps)}`);
@@ -58,4 +60,12 @@ export class TrainingProgress implements TrainerCallback {
 function packingNote(examples: number, { rows, packLength, padding }: PackingReport): string {
   const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
   return `packing: ${grouped(examples)} examples in ${grouped(rows)} rows of up to ${grouped(packLength)} tokens, ${percent(padding.with)} of them padding instead of ${percent(padding.without)}`;
+}
+
+function baseWeightsNote({ dtype, quantized, kept, partly }: BaseWeightsReport): string {
+  const few = (paths: readonly string[]): string =>
+    paths.length > 3 ? `${paths.slice(0, 3).join(", ")} and ${paths.length - 3} more` : paths.join(", ");
+  const keeping = kept.length > 0 ? `; ${kept.length} stay float32: ${few(kept)}` : "";
+  const half = partly.length > 0 ? `; partly float32 in ${partly.length}: ${few(partly)}` : "";
+  return `base weights: ${dtype} in ${quantized} linear layers${keeping}${half}`;
 }

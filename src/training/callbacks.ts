@@ -17,6 +17,8 @@ export type TrainBegin = {
   /** With packing: what it has come to in the first epoch. */
   packing?: PackingReport;
   trainableParameters: number;
+  /** What the frozen weights are kept as; undefined for float32. */
+  baseWeights?: BaseWeightsReport;
   /** What is done once per example, and where that is kept; undefined if it was not asked for. */
   prefixCache?: PrefixCacheReport;
 };
@@ -28,6 +30,16 @@ export type PackingReport = {
   packLength: number;
   /** Share of the batches that is padding, from 0 to 1: without packing, and with it. */
   padding: { without: number; with: number };
+};
+
+export type BaseWeightsReport = {
+  dtype: "int8" | "int4";
+  /** Linear layers in few bits, and those that keep float32, since the error would be too large. */
+  quantized: number;
+  kept: string[];
+  /** Layers that multiply in float32 in one direction, or have input channels kept apart. */
+  partly: string[];
+  bytes: number;
 };
 
 /** One optimizer step, that is, `gradientAccumulationSteps` batches. */

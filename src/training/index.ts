@@ -1,4 +1,5 @@
 export {
+  type BaseWeightsReport,
   type CallbackResult,
   type Evaluation,
   notify,
@@ -30,6 +31,7 @@ export {
   type TrainingOptionsInput,
   trainingOptionsSchema,
 } from "./options.ts";
+export type { KeptDType, PrefixCacheReport } from "./prefix-cache/index.ts";
 export { type QuantizeBaseOptions, quantizeBase } from "./quantize-base.ts";
 export type { TrainResult } from "./run.ts";
 export type { RunStore, SavedRun } from "./run-store.ts";

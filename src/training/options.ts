@@ -109,6 +109,11 @@ export const trainingOptionsSchema = z.strictObject({
   paddingSide: choice("right", "left")
     .default("right")
     .describe("Where shorter examples of a batch are padded."),
+  baseDtype: choice("fp32", "int8", "int4")
+    .default("fp32")
+    .describe(
+      "Precision of the frozen weights of linear layers: int8 for speed, int4 for memory; adapters, norms and the loss stay float32. Each layer is checked with an example, and stays float32 where the error would be large.",
+    ),
   prefixCache: choice("auto", "off", "memory", "disk")
     .default("auto")
     .describe(
@@ -268,6 +273,7 @@ export function optionsFingerprint(options: TrainingOptions): Record<string, Jso
     padToMultipleOf: options.padToMultipleOf,
     paddingSide: options.paddingSide,
     maxLength: options.maxLength ?? null,
+    ...(options.baseDtype !== "fp32" && { baseDtype: options.baseDtype }),
     ...(options.prefixCache !== "off" &&
       options.prefixCacheDtype !== "float32" && { prefixCacheDtype: options.prefixCacheDtype }),
   };

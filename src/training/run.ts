@@ -4,7 +4,9 @@ import type { LanguageModel } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { mixSeeds } from "../tensor/random.ts";
+import { quantizedBase } from "./base-weights.ts";
 import {
+  type BaseWeightsReport,
   type Evaluation,
   notify,
   type PackingReport,
@@ -21,8 +23,9 @@ import type { MetricsWriter } from "./metrics.ts";
 import { objectiveOf } from "./objective.ts";
 import { AdamW } from "./optimizers.ts";
 import type { TrainingOptions } from "./options.ts";
-import { PrefixCache } from "./prefix-cache/index.ts";
+import type { PrefixCache } from "./prefix-cache/index.ts";
 import { diverged, withoutLabels } from "./run-errors.ts";
+import { prefixCacheOf } from "./run-prefix-cache.ts";
 import { initialState, readWeights, trainedOnly, withStep } from "./run-state.ts";
 import type { RunStore, SavedRun } from "./run-store.ts";
 import { sample } from "./sample.ts";
@@ -60,6 +63,7 @@ export type TrainResult = Omit<TrainEnd, "step"> & {
 type Parts = {
   readonly step: TrainingStep;
   readonly prefixCache: PrefixCache | undefined;
+  readonly baseWeights: BaseWeightsReport | undefined;
   readonly optimizer: AdamW;
   readonly weights: ReadonlyMap<string, Tensor<"float32">>;
   readonly sampler: Sampler;
@@ -120,12 +124,14 @@ export class Run {
       settings.loadBestModelAtEnd && state.best?.checkpoint !== undefined && store
         ? await readWeights(await store.readAdapter(state.best.checkpoint), weights)
         : undefined;
+    const baseWeights = await quantizedBase(context, sampler);
     const prefixCache = prefixCacheOf(context, state);
     const step = await TrainingStep.create(peft.baseModel, engine, { ...settings, prefixCache });
     const files = (await store?.metrics(saved && state.step)) ?? [];
     return new Run(context, {
       step,
       prefixCache,
+      baseWeights,
       optimizer,
       weights,
       sampler,
@@ -210,13 +216,14 @@ export class Run {
 
   private begin(): TrainBegin {
     const { step, totalSteps, totalEpochs } = this.state;
-    const { packing, prefixCache } = this.parts;
+    const { packing, prefixCache, baseWeights } = this.parts;
     return {
       step,
       totalSteps,
       totalEpochs,
       examples: this.context.trainDataset.length,
       ...(packing && { packing }),
+      ...(baseWeights && { baseWeights }),
       ...(prefixCache?.report && { prefixCache: prefixCache.report }),
       trainableParameters: this.context.model.parameterCounts().trainable,
     };
@@ -424,26 +431,6 @@ export class Run {
       this.parts.metrics.map((writer) => writer.write(step, { epoch: this.epoch(), ...scalars })),
     );
   }
-}
-
-/** What keeps a run's frozen values, unless it is off. With padding on the left they would depend on the batch. */
-function prefixCacheOf(
-  { engine, settings, trainDataset, callbacks }: RunContext,
-  { epoch, batchInEpoch, batchesPerEpoch, totalEpochs }: TrainerState,
-): PrefixCache | undefined {
-  const { prefixCache: mode, prefixCacheDtype, prefixCacheLimit, prefixCacheDir, outputDir } = settings;
-  if (mode === "off" || settings.paddingSide === "left") return undefined;
-  return new PrefixCache({
-    mode,
-    dtype: prefixCacheDtype,
-    maxBytes: prefixCacheLimit && prefixCacheLimit * 1e9,
-    directory: prefixCacheDir ?? (outputDir === undefined ? undefined : `${outputDir}/prefix-cache`),
-    own: prefixCacheDir === undefined,
-    engine,
-    examples: trainDataset.length,
-    epochs: totalEpochs - epoch - batchInEpoch / batchesPerEpoch,
-    onWarning: (message) => void notify(callbacks, "onWarning", { message }),
-  });
 }
 
 /** Adds a micro-batch's gradient; the first one is taken as it is. */

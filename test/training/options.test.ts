@@ -46,6 +46,7 @@ describe("training options", () => {
       packing: false,
       padToMultipleOf: 1,
       paddingSide: "right",
+      baseDtype: "fp32",
       prefixCache: "auto",
       prefixCacheDtype: "float32",
     });

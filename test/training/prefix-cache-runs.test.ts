@@ -65,7 +65,13 @@ async function run(
     trainDataset: memoryDataset(examples),
     ...(evalExamples > 0 && { evalDataset: memoryDataset(examples.slice(0, evalExamples)) }),
     engine: engine(),
-    callbacks: [{ onTrainBegin: (event) => void (begin = event) }],
+    callbacks: [
+      {
+        onTrainBegin: (event) => {
+          begin = event;
+        },
+      },
+    ],
     ...options,
   });
   const result = await trainer.train();

@@ -4,6 +4,7 @@ import type { Dataset } from "../../data/index.ts";
 import type { TextScores } from "../../evaluation/index.ts";
 import { type GenerationOptions, generationOptionsSchema } from "../../generation/options.ts";
 import type { Engine } from "../../runtime/index.ts";
+import { baseDtypeFlag, quantize } from "../base-dtype.ts";
 import { dataFlags, dataNotes, maxLengthFlag, openData, tokenizerFlag } from "../data-flags.ts";
 import { grouped } from "../describe.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
@@ -22,6 +23,7 @@ const evalFlags = {
   batchSize: number("Examples per batch. Default: 8.", {}, (n) =>
     Number.isSafeInteger(n) && n >= 1 ? undefined : "must be a whole number of at least 1",
   ),
+  ...baseDtypeFlag,
   paddingSide: choice("Where shorter examples of a batch are padded. Default: right.", ["right", "left"]),
 };
 const { maxNewTokens, numBeams } = generationOptionsSchema.shape;
@@ -68,7 +70,7 @@ Examples:
 
 async function run(location: string, command: Command): Promise<void> {
   const problems: string[] = [];
-  const { adapter, batchSize = 8, paddingSide } = readFlags(command, evalFlags, problems);
+  const { adapter, batchSize = 8, paddingSide, baseDtype } = readFlags(command, evalFlags, problems);
   const writing = readFlags(command, writingFlags, problems);
   const reading = readFlags(command, readingFlags, problems);
   const machine = readFlags(command, engineFlags, problems);
@@ -85,6 +87,7 @@ async function run(location: string, command: Command): Promise<void> {
   const loaded = await loadModel(location, { tokenizerLocation: reading.tokenizer, output });
   const { model } = loaded;
   if (adapter !== undefined) await loadAdapter(model, adapter, { isTrainable: false, output });
+  await quantize(model, baseDtype, output);
   const dataset = await openData(reading.data!, reading, loaded);
   const progress = new Progress(output, { label: "evaluating", unit: "examples", total: dataset.length });
   try {

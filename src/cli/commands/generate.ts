@@ -15,6 +15,7 @@ import type {
 import { generationOptionsSchema } from "../../generation/options.ts";
 import { CausalLM, ImageTextToTextLM, type LanguageModel } from "../../models/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
+import { baseDtypeFlag, quantize } from "../base-dtype.ts";
 import { tokenizerFlag } from "../data-flags.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
 import { throwProblems, withAdvice } from "../errors.ts";
@@ -51,6 +52,7 @@ const promptFlags = {
   adapter: text("Adapter to put into the model: a directory that PEFT or graft saved.", {
     placeholder: "dir",
   }),
+  ...baseDtypeFlag,
   ...tokenizerFlag,
 };
 const samplingFlags = schemaFlags(generationOptionsSchema.shape, {
@@ -128,6 +130,7 @@ async function run(location: string, command: Command): Promise<void> {
   const asked = await givenPrompt(source, loaded, output);
   const prompt = await readPrompt(asked, { model, tokenizer, processor });
   if (source.adapter !== undefined) await loadAdapter(model, source.adapter, { isTrainable: false, output });
+  await quantize(model, source.baseDtype, output);
 
   const engine = await openEngine(machine);
   try {
