@@ -1,6 +1,5 @@
-import { apply } from "./ops/build.ts";
 import type { AttributesOf, InputsOf, OpName } from "./ops/signatures.ts";
-import { reachable } from "./traverse.ts";
+import { rewrite } from "./substitute.ts";
 import type { Value } from "./value.ts";
 
 /** Rewrites one application of an operator into others that mean the same. */
@@ -11,17 +10,9 @@ export type Lowering = { readonly [Op in OpName]?: Rewrite<InputsOf<Op>, Attribu
 
 /** The same outputs with every operator that `lowering` names rewritten, in whatever the outputs depend on. */
 export function lower(outputs: Readonly<Record<string, Value>>, lowering: Lowering): Record<string, Value> {
-  const replaced = new Map<Value, Value>();
-  const current = (value: Value): Value => replaced.get(value) ?? value;
-  for (const value of reachable(Object.values(outputs))) {
-    if (value.source.kind !== "node") continue;
-    const { op, inputs, attributes } = value.source.node;
-    const old = inputs as readonly (Value | undefined)[];
-    const renewed = old.map((x) => x && current(x));
-    const rewrite = lowering[op] as Rewrite<unknown, unknown> | undefined;
-    if (rewrite) replaced.set(value, rewrite(renewed, attributes));
-    else if (renewed.some((x, i) => x !== old[i]))
-      replaced.set(value, apply(op, renewed as never, attributes as never));
-  }
-  return Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, current(value)]));
+  return rewrite(outputs, ({ op, inputs, attributes }, _, current) => {
+    const instead = lowering[op] as Rewrite<unknown, unknown> | undefined;
+    const operands = (inputs as readonly (Value | undefined)[]).map((x) => x && current(x));
+    return instead?.(operands, attributes);
+  });
 }

@@ -1,5 +1,6 @@
 import { type Dim, dimAdd } from "./dim.ts";
-import { apply, concat, gemm, slice } from "./ops/build.ts";
+import { concat, gemm, slice } from "./ops/build.ts";
+import { rewrite } from "./substitute.ts";
 import { reachable } from "./traverse.ts";
 import type { Node, Value } from "./value.ts";
 
@@ -28,40 +29,21 @@ export function shareInputs(
     else byInput.set(x, [{ value, matrix }]);
   }
   const groups = new Map<Value, Group>();
-  for (const [x, products] of byInput) {
-    if (products.length < 2) continue;
-    const group: Group = { x, products };
-    for (const { value } of products) groups.set(value, group);
-  }
-  return groups.size === 0 ? { ...outputs } : rebuild(outputs, groups);
+  for (const [x, products] of byInput)
+    if (products.length > 1) for (const { value } of products) groups.set(value, { x, products });
+  const parts = new Map<Value, Value>();
+  return rewrite(outputs, (_, value, current) => {
+    const group = groups.get(value);
+    if (group && !parts.has(value))
+      for (const [product, part] of cutOut(group, current(group.x))) parts.set(product, part);
+    return parts.get(value);
+  });
 }
 
 /** Products of one x. */
 type Group = { readonly x: Value; readonly products: readonly Product[] };
 
-/** The outputs with the products of each group cut out of one; what an x is computed from is rebuilt before it. */
-function rebuild(
-  outputs: Readonly<Record<string, Value>>,
-  groups: ReadonlyMap<Value, Group>,
-): Record<string, Value> {
-  const replaced = new Map<Value, Value>();
-  const current = (value: Value): Value => replaced.get(value) ?? value;
-  for (const value of reachable(Object.values(outputs))) {
-    if (value.source.kind !== "node" || replaced.has(value)) continue;
-    const group = groups.get(value);
-    if (group) {
-      for (const [product, part] of cutOut(group, current(group.x))) replaced.set(product, part);
-      continue;
-    }
-    const { op, inputs, attributes } = value.source.node;
-    const old = inputs as readonly (Value | undefined)[];
-    const renewed = old.map((x) => x && current(x));
-    if (renewed.some((x, i) => x !== old[i]))
-      replaced.set(value, apply(op, renewed as never, attributes as never));
-  }
-  return Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, current(value)]));
-}
-
+/** The products of a group, cut out of one. */
 function cutOut({ products }: Group, x: Value): [product: Value, part: Value][] {
   const matrices = products.map(({ matrix }) => matrix);
   const together = gemm(x, concat(matrices, 0), { transB: true });
