@@ -30,7 +30,10 @@ function watchedEngine() {
       for (const resolve of waiting.splice(0)) resolve();
     }
   };
-  return { engine, events, letRun, fail: (value: boolean) => void (failing = value) };
+  const fail = (value: boolean): void => {
+    failing = value;
+  };
+  return { engine, events, letRun, fail };
 }
 
 const model = { imageChannels: 3, imageFeatures: (x: unknown) => x } as unknown as ImageTextToTextLM;

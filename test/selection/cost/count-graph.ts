@@ -1,8 +1,17 @@
-import { type Dim, evaluateDim, lower, type Node, reachable, type Value } from "../../../src/graph/index.ts";
+import {
+  type Dim,
+  evaluateDim,
+  gradients,
+  lower,
+  type Node,
+  reachable,
+  type Value,
+} from "../../../src/graph/index.ts";
 import { operandsOf } from "../../../src/graph/traverse.ts";
 import type { ImageSize, LanguageModel } from "../../../src/models/index.ts";
 import { lowerings } from "../../../src/runtime/lowerings.ts";
-import { gradientName, trainingProgram } from "../../../src/training/program.ts";
+import { objectiveOf } from "../../../src/training/objective.ts";
+import { gradientName, trainedParameters } from "../../../src/training/program.ts";
 
 /** Operations of matrix products, by what is multiplied. */
 export type ProductFlops = {
@@ -41,14 +50,29 @@ export type BatchShape = {
 const elementBytes: Readonly<Record<string, number>> = { float32: 4, int32: 4, int64: 8, bool: 1 };
 
 /**
- * Counts on the graph that training runs, differentiated and lowered for the CPU, what a step of a batch of this shape
- * multiplies and keeps.
+ * The loss and its gradients as they are derived. Training then moves the choice of labelled rows in front of the last layer's
+ * end, which the estimate does not count on: how many rows have labels is the data's.
+ */
+function programOf(model: LanguageModel, options: { image: ImageSize | undefined; modelDropout: boolean }) {
+  const trained = trainedParameters(model);
+  const loss = objectiveOf(model).loss({ ...options, dropout: true });
+  const slopes = gradients(
+    loss,
+    trained.map((parameter) => parameter.value),
+  );
+  const named = trained.map((parameter, i) => [gradientName(parameter), slopes[i]!] as const);
+  return { trained, outputs: { loss, ...Object.fromEntries(named) } as Record<string, Value> };
+}
+
+/**
+ * Counts on the graph of training, differentiated and lowered for the CPU, what a step of a batch of this shape multiplies and
+ * keeps.
  */
 export function countGraph(
   model: LanguageModel,
   { batch, sequence, target = sequence, labels, image, modelDropout = false }: BatchShape,
 ): GraphCounts {
-  const { outputs, trained } = trainingProgram(model, { image, modelDropout });
+  const { outputs, trained } = programOf(model, { image, modelDropout });
   const lowered = lower(outputs, lowerings.cpu);
   const symbols = new Map([
     ["batch", batch],
