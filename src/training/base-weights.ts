@@ -26,7 +26,8 @@ export async function quantizedBase(
   const { baseDtype: dtype } = settings;
   if (dtype === "fp32") return undefined;
   const { labels } = objectiveOf(model.baseModel);
-  const [index] = [...sampler.batches()][0]!.flat() as number[];
+  const [first] = sampler.batches();
+  const [index] = first!.flat();
   const example = await trainDataset.get(index!);
   const cut = labels === "aligned" ? CHECKED_TOKENS : undefined;
   const short = {

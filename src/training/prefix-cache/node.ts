@@ -323,6 +323,13 @@ export async function removeStale(
   return { folders, bytes };
 }
 
+/** Whether there is a cache's folder. */
+export const isThere = (directory: string): Promise<boolean> =>
+  fs.stat(directory).then(
+    () => true,
+    () => false,
+  );
+
 /** Deletes a cache's folder if nothing lies in it. */
 export const removeIfEmpty = async (directory: string): Promise<void> =>
   fs.rmdir(directory).catch(() => undefined);

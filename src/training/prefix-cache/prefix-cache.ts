@@ -78,6 +78,7 @@ export class PrefixCache {
   private readonly values = new Set<KeptValues>();
   private readonly digests: WeightDigests = new Map();
   private store: PrefixStore | undefined;
+  private onDisk = false;
   private decided: PrefixCacheReport | undefined;
 
   constructor(options: PrefixCacheOptions) {
@@ -113,7 +114,7 @@ export class PrefixCache {
       kept: cut.kept,
       store: this.store,
       // In memory nothing but the program can differ from one call to the next.
-      scope: this.options.directory === undefined ? name : await this.keyOf(cut),
+      scope: this.onDisk ? await this.keyOf(cut) : name,
       keys,
       load: () => this.options.engine.createSession(cut.prefix),
       feeds: async (part) => ({
@@ -160,32 +161,38 @@ export class PrefixCache {
         savedShare: 0,
         bytesPerExample: 0,
       };
-    const { mode, dtype, maxBytes, directory, own, examples, epochs, onWarning } = this.options;
+    const { mode, dtype, maxBytes, own, examples, epochs, onWarning } = this.options;
     const disk = isNode() ? await import("./node.ts") : undefined;
+    const directory = disk && mode !== "memory" ? this.options.directory : undefined;
     const bytesPerExample = cut.bytesPerExample(sizes) / (dtype === "float32" ? 1 : 2);
     const savedShare = cut.savedFlops / cut.totalFlops;
+    const planWith = async (storedExamples: number): Promise<PrefixCachePlan> =>
+      planPrefixCache({
+        mode,
+        frozen: `the frozen part (${Math.round(100 * savedShare)} % of the work)`,
+        bytesPerExample,
+        examples,
+        epochs,
+        savedShare,
+        savedFlops: cut.savedFlops,
+        freeMemory: disk?.freeMemory() ?? BROWSER_MEMORY,
+        freeDisk: directory === undefined ? undefined : await disk?.freeDisk(directory),
+        ...(maxBytes !== undefined && { maxBytes }),
+        storedExamples,
+      });
+    let plan = await planWith(0);
+    // Opening it hashes the frozen weights, so only if it is to be used, or an earlier run may have left something there.
     const where =
-      disk && directory !== undefined && mode !== "memory"
+      disk && directory !== undefined && (plan.diskBytes > 0 || (await disk.isThere(directory)))
         ? await openDisk(disk, { directory, own, key: await key(), maxBytes, dtype, onWarning })
         : undefined;
-    const plan = planPrefixCache({
-      mode,
-      frozen: `the frozen part (${Math.round(100 * savedShare)} % of the work)`,
-      bytesPerExample,
-      examples,
-      epochs,
-      savedShare,
-      savedFlops: cut.savedFlops,
-      freeMemory: disk?.freeMemory() ?? BROWSER_MEMORY,
-      freeDisk: where && directory !== undefined ? await disk?.freeDisk(directory) : undefined,
-      ...(maxBytes !== undefined && { maxBytes }),
-      storedExamples: where?.stats().examples ?? 0,
-    });
+    if (where) plan = await planWith(where.stats().examples);
     const stores: PrefixStore[] = [
       ...(plan.memoryBytes > 0 ? [new MemoryStore({ maxBytes: plan.memoryBytes, dtype })] : []),
       ...(plan.diskBytes > 0 && where ? [where] : []),
     ];
     if (plan.diskBytes === 0) await where?.close({ remove: where.stats().examples === 0 });
+    this.onDisk = where !== undefined && stores.includes(where);
     if (stores.length > 0) this.store = stores.length === 1 ? stores[0] : new TieredStore(stores);
     return { mode: plan.mode, reason: plan.reason, savedShare, bytesPerExample };
   }
