@@ -9,16 +9,15 @@
 const started = performance.now();
 
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 import type { Rows } from "./make-rows.ts";
 import { readPicture } from "./rows.ts";
+import { versions } from "./versions.ts";
 
 const { getPeftModel, LoraConfig } = await import("../src/adapters/index.ts");
 const { TextGenerator } = await import("../src/generation/index.ts");
 const { loadLanguageModel } = await import("../src/models/index.ts");
 const { createEngine } = await import("../src/runtime/node.ts");
-const { version } = await import("../src/training/index.ts");
 const importSeconds = (performance.now() - started) / 1000;
 
 const { values, positionals } = parseArgs({
@@ -84,9 +83,6 @@ for (let repeat = 0; repeat < repeats; repeat++) {
 const peakRssBytes = process.resourceUsage().maxRSS * 1024;
 await engine.dispose();
 
-const { version: onnxruntime } = createRequire(import.meta.url)("onnxruntime-node/package.json") as {
-  version: string;
-};
 console.log(
   JSON.stringify({
     promptSeconds,
@@ -101,6 +97,6 @@ console.log(
     dtype: "float32",
     batch,
     threads,
-    versions: { graft: version, node: process.versions.node, onnxruntime },
+    versions: versions(),
   }),
 );

@@ -5,26 +5,23 @@
  *         [--batch 4] [--epochs 1] [--threads 2] [--prefix-cache MODE] [--base-dtype DTYPE]
  *
  * It is what `graft train` does, through the Trainer: rows in their order, AdamW at a constant rate, neither clipping nor
- * checkpoints. `--prefix-cache` is the Trainer's option, which has its default without it. `--base-dtype int8` quantises the
- * frozen weights while loading, and checks each layer with the first batch; their codes are kept beside the checkpoint.
+ * checkpoints. `--prefix-cache` and `--base-dtype` are the Trainer's options, which have their defaults without them. Codes of quantised
+ * weights are kept beside the checkpoint.
  */
 const started = performance.now();
 
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
-import type { BaseDtype } from "../src/quantization/index.ts";
 import type { Rows } from "./make-rows.ts";
 import { readPicture } from "./rows.ts";
+import { versions } from "./versions.ts";
 
 const { PeftModel } = await import("../src/adapters/index.ts");
-const { collate, memoryDataset } = await import("../src/data/index.ts");
+const { memoryDataset } = await import("../src/data/index.ts");
 const { loadLanguageModel } = await import("../src/models/index.ts");
-const { baseDtypes } = await import("../src/quantization/index.ts");
 const { createEngine } = await import("../src/runtime/node.ts");
-const { Trainer, version } = await import("../src/training/index.ts");
-const { quantizeBase } = await import("../src/training/quantize-base.ts");
+const { Trainer } = await import("../src/training/index.ts");
 const importSeconds = (performance.now() - started) / 1000;
 
 const { values, positionals } = parseArgs({
@@ -37,7 +34,7 @@ const { values, positionals } = parseArgs({
     threads: { type: "string", default: "2" },
     "learning-rate": { type: "string", default: "1e-4" },
     "prefix-cache": { type: "string" },
-    "base-dtype": { type: "string", default: "float32" },
+    "base-dtype": { type: "string", default: "fp32" },
   },
 });
 const [batchSize, epochs, threads] = [values.batch, values.epochs, values.threads].map(Number) as [
@@ -52,19 +49,13 @@ const examples = rows.input_ids.map((inputIds, i) => ({
   ...(rows.pixels && { pixelValues: readPicture(rows.pixels, i) }),
 }));
 
+process.env["XDG_CACHE_HOME"] = join(dirname(positionals[0]!), "codes");
+
 const begin = performance.now();
 const elapsed = (): number => (performance.now() - begin) / 1000;
 const model = await loadLanguageModel(positionals[0]!);
 const peft = await PeftModel.fromPretrained(model, values.adapter, { isTrainable: true });
-const dtype = values["base-dtype"] as BaseDtype;
-if (!baseDtypes.includes(dtype)) throw new Error(`--base-dtype is ${baseDtypes.join(" or ")}, got ${dtype}.`);
 const engine = await createEngine({ threads });
-if (dtype !== "float32") {
-  const labels = rows.pixels ? "decoder" : "aligned";
-  const batch = collate(examples.slice(0, batchSize), { padTokenId: 0, labels });
-  const cacheDirectory = join(dirname(positionals[0]!), "codes");
-  await quantizeBase(model, { dtype, engine, batch, cacheDirectory });
-}
 const ends: number[] = [];
 const losses: number[] = [];
 let loadSeconds = 0;
@@ -80,6 +71,7 @@ const trainer = new Trainer({
   lrSchedulerType: "constant",
   weightDecay: 0.01,
   maxGradNorm: 0,
+  baseDtype: values["base-dtype"] as "fp32",
   ...(values["prefix-cache"] !== undefined && { prefixCache: values["prefix-cache"] as "auto" }),
   callbacks: [
     {
@@ -96,9 +88,6 @@ await trainer.train();
 const peakRssBytes = process.resourceUsage().maxRSS * 1024;
 await engine.dispose();
 
-const { version: onnxruntime } = createRequire(import.meta.url)("onnxruntime-node/package.json") as {
-  version: string;
-};
 console.log(
   JSON.stringify({
     importSeconds,
@@ -110,6 +99,6 @@ console.log(
     threads,
     peakRssBytes,
     trainableParameters: peft.parameterCounts().trainable,
-    versions: { graft: version, node: process.versions.node, onnxruntime },
+    versions: versions(),
   }),
 );

@@ -16,31 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import sys
 import time
-import warnings
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+from torch_common import import_seconds, load_model, peak_rss_bytes, prepare, read_pictures, versions  # first: it times the imports
 
-started = time.perf_counter()
-import numpy
-import peft
 import torch
-import transformers
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
-transformers.utils.logging.disable_progress_bar()
-import_seconds = time.perf_counter() - started
-
-
-def peak_rss_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def main() -> int:
@@ -55,9 +38,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     options = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
+    prepare(options.threads)
     dtype = getattr(torch, options.dtype)
 
     rows = json.loads(options.rows.read_text())
@@ -67,15 +48,13 @@ def main() -> int:
     }
     pixels = rows.get("pixels")
     if pixels:
-        values = numpy.fromfile(pixels["file"], dtype=numpy.float32).reshape(-1, *pixels["shape"])
-        inputs["pixel_values"] = torch.from_numpy(values).to(dtype)
+        inputs["pixel_values"] = read_pictures(pixels).to(dtype)
     count = len(inputs["input_ids"])
     if not (inputs["labels"][:, 0 if pixels else 1 :] != -100).any(dim=1).all():
         parser.error("a row has no label")
 
     begin = time.perf_counter()
-    auto = AutoModelForImageTextToText if pixels else AutoModelForCausalLM
-    model = auto.from_pretrained(options.model, dtype=dtype)
+    model = load_model(options.model, pictures=bool(pixels), dtype=dtype)
     model = PeftModel.from_pretrained(model, options.adapter, is_trainable=True)
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -105,7 +84,7 @@ def main() -> int:
         "threads": options.threads,
         "peakRssBytes": peak_rss_bytes(),
         "trainableParameters": sum(parameter.numel() for parameter in parameters),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__},
+        "versions": versions,
     }
     print(json.dumps(answer))
     return 0
