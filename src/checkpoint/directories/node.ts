@@ -118,7 +118,7 @@ async function install(stage: string, target: string, names: readonly string[]):
       return await (present.length === 0 ? rename(stage, target) : exchange(stage, target));
     } catch (error) {
       // Another process has put something there, or taken it away, since the look at it.
-      const raced = ["ENOENT", "ENOTEMPTY", "EEXIST"].includes((error as NodeJS.ErrnoException).code ?? "");
+      const raced = isTaken(error) || (error as NodeJS.ErrnoException).code === "ENOENT";
       if (!raced || attempt === attempts) throw error;
     }
   }
@@ -136,11 +136,18 @@ async function exchange(stage: string, target: string): Promise<void> {
   try {
     await rename(stage, target);
   } catch (error) {
-    await rename(aside, target);
+    await rename(aside, target).catch((failure: unknown) => {
+      if (!isTaken(failure)) throw failure;
+      return remove(aside); // another process has put its directory there, in the place of this one
+    });
     throw error;
   }
   await remove(aside);
 }
+
+/** Whether a directory could not be put somewhere because there is one already. */
+const isTaken = (error: unknown): boolean =>
+  ["ENOTEMPTY", "EEXIST"].includes((error as NodeJS.ErrnoException).code ?? "");
 
 async function replaceFiles(stage: string, target: string, names: readonly string[]): Promise<void> {
   const backups = join(stage, ".old");
