@@ -3,6 +3,7 @@ import type { Engine } from "../runtime/index.ts";
 import { notify, type TrainerCallback } from "./callbacks.ts";
 import type { TrainingOptions } from "./options.ts";
 import { PrefixCache } from "./prefix-cache/index.ts";
+import { epochsSeen } from "./run-state.ts";
 import type { TrainerState } from "./state.ts";
 
 type Context = {
@@ -15,7 +16,7 @@ type Context = {
 /** What keeps a run's frozen values, unless it is off. With padding on the left they would depend on the batch. */
 export function prefixCacheOf(
   { engine, settings, trainDataset, callbacks }: Context,
-  { epoch, batchInEpoch, batchesPerEpoch, totalEpochs }: TrainerState,
+  state: TrainerState,
 ): PrefixCache | undefined {
   const { prefixCache: mode, prefixCacheDtype, prefixCacheLimit, prefixCacheDir, outputDir } = settings;
   if (mode === "off" || settings.paddingSide === "left") return undefined;
@@ -27,7 +28,7 @@ export function prefixCacheOf(
     own: prefixCacheDir === undefined,
     engine,
     examples: trainDataset.length,
-    epochs: totalEpochs - epoch - batchInEpoch / batchesPerEpoch,
+    epochs: state.totalEpochs - epochsSeen(state),
     onWarning: (message) => void notify(callbacks, "onWarning", { message }),
   });
 }

@@ -35,6 +35,20 @@ export function initialState(described: Described, sampler: Sampler): TrainerSta
   };
 }
 
+/** Share of the data seen, in epochs. */
+export const epochsSeen = ({ epoch, batchInEpoch, batchesPerEpoch }: TrainerState): number =>
+  epoch + batchInEpoch / batchesPerEpoch;
+
+/** Whether what is done every so often is due after the step just taken. */
+export function isDue(
+  { step, totalSteps, batchInEpoch }: TrainerState,
+  strategy: "no" | "steps" | "epoch",
+  every: number | undefined,
+): boolean {
+  if (strategy === "epoch") return batchInEpoch === 0 || step >= totalSteps;
+  return strategy === "steps" && step % every! === 0;
+}
+
 /** Epochs whose steps are counted, where they differ; later ones are taken to have as many as these on average. */
 const COUNTED = 1000;
 

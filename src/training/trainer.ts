@@ -9,7 +9,9 @@ import { type EvaluationResult, evaluate } from "./evaluate.ts";
 import type { MetricsWriter } from "./metrics.ts";
 import { objectiveOf } from "./objective.ts";
 import { resolveTrainingOptions, type TrainingOptions, type TrainingOptionsInput } from "./options.ts";
-import { Run, type RunContext, type TrainResult } from "./run.ts";
+import { Run, type TrainResult } from "./run.ts";
+import type { RunContext } from "./run-parts.ts";
+import { epochsSeen } from "./run-state.ts";
 import type { RunStore, SavedRun } from "./run-store.ts";
 
 export type TrainerOptions = TrainingOptionsInput & {
@@ -175,7 +177,7 @@ export class Trainer {
 
 /** The result of a run that was aborted while it was loading. */
 const abortedEarly = (saved: SavedRun | undefined): TrainResult => ({
-  epoch: saved ? saved.state.epoch + saved.state.batchInEpoch / saved.state.batchesPerEpoch : 0,
+  epoch: saved ? epochsSeen(saved.state) : 0,
   reason: "aborted",
   loss: Number.NaN,
   seconds: 0,
