@@ -50,9 +50,10 @@ export class TrainingStep {
     return new TrainingStep(graphs);
   }
 
-  /** Loads what a batch needs; `run` does so too. */
+  /** Loads what a batch needs, that of its frozen values included; `run` does so too. */
   async prepare(batch: Batch): Promise<void> {
-    await this.graphs.for(batch);
+    const { kept } = await this.graphs.for(batch);
+    await kept?.prepare(batch);
   }
 
   /** Loss and gradients of a batch at the parameters' current values. `seed` decides the dropout masks. */

@@ -8,6 +8,7 @@ import type { Engine, Session } from "../../src/runtime/index.ts";
 import {
   type TrainBegin,
   Trainer,
+  type TrainerOptions,
   type TrainingOptionsInput,
   type TrainResult,
 } from "../../src/training/index.ts";
@@ -51,7 +52,7 @@ function counting(): { engine: Engine; prefixRuns: () => number; open: () => num
 type Outcome = { result: TrainResult; begin: TrainBegin | undefined; weights: Record<string, number[]> };
 
 async function run(
-  options: TrainingOptionsInput & { engine?: Engine; resume?: boolean; signal?: AbortSignal },
+  options: TrainingOptionsInput & Pick<TrainerOptions, "engine" | "resume" | "signal" | "callbacks">,
   { lora = lastLayer, evalExamples = 0 }: { lora?: LoraConfigOptions; evalExamples?: number } = {},
 ): Promise<Outcome> {
   const model = await freshAdapter(reference, lora);
@@ -101,12 +102,21 @@ describe("the prefix cache", () => {
     expect(disk.begin!.prefixCache).toMatchObject({ mode: "disk" });
   });
 
-  test("computes each example's frozen part once, and lets go of its graph after the first epoch", async () => {
+  test("computes each example's frozen part once; its graph is loaded before the first step, and let go after the first epoch", async () => {
     const counted = counting();
-    const opened: number[] = [];
-    await run({ prefixCache: "memory", engine: counted.engine }, {}).then(() => opened.push(counted.open()));
+    const open: number[] = [];
+    await run({
+      prefixCache: "memory",
+      engine: counted.engine,
+      callbacks: [
+        {
+          onTrainBegin: () => void open.push(counted.open()),
+          onStepEnd: () => void open.push(counted.open()),
+        },
+      ],
+    });
     expect(counted.prefixRuns()).toBe(3); // batches of the first epoch
-    expect(opened).toEqual([0]);
+    expect(open).toEqual([1, 1, 1, ...Array(7).fill(0)]);
   });
 
   test("with dropout of the adapter, packing, length groups and several batches a step", async () => {

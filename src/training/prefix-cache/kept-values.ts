@@ -61,11 +61,22 @@ export class KeptValues {
     );
   }
 
+  /** Loads the graph of what is kept, unless all values of the batch are there. */
+  async prepare(batch: Batch): Promise<void> {
+    const keys = await Promise.all(batch.places.map((_, i) => this.keyOf(batch, i)));
+    if (!keys.every((key) => this.options.store.has(key))) await this.loaded();
+  }
+
   /** Frees the graph of what is kept; it is loaded again if need be. */
   async release(): Promise<void> {
     const { session } = this;
     this.session = undefined;
     await (await session?.catch(() => undefined))?.dispose();
+  }
+
+  private loaded(): Promise<Session> {
+    this.session ??= this.options.load();
+    return this.session;
   }
 
   private async keyOf(batch: Batch, position: number): Promise<string> {
@@ -82,12 +93,11 @@ export class KeptValues {
 
   /** Values of the examples at these positions of the batch. */
   private async compute(batch: Batch, missing: readonly number[]): Promise<Map<number, KeptExample>> {
-    const { kept, feeds, load } = this.options;
+    const { kept, feeds } = this.options;
     // Packed rows hold several examples, so they are computed whole.
     const whole = missing.length === batch.places.length || batch.segments !== undefined;
     const part = whole ? batch : rowsOf(batch, missing);
-    this.session ??= load();
-    const { outputs } = await (await this.session).run(await feeds(part));
+    const { outputs } = await (await this.loaded()).run(await feeds(part));
     const parts = new Map(
       kept.map(({ name, rows }) => [
         name,
