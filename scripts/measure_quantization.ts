@@ -112,14 +112,14 @@ for (const dtype of values.dtypes.split(",") as BaseDtype[]) {
         ),
         weightError: summary(quantized.layers.map(({ weightError }) => weightError)),
         forwardError: summary(quantized.layers.map(({ forwardError }) => forwardError)),
-        backwardError: summary(quantized.layers.map(({ backwardError }) => backwardError)),
+        backwardError: summary(quantized.layers.flatMap(({ backwardError }) => backwardError ?? [])),
         outliers: quantized.layers.flatMap(({ path, outliers }) =>
           outliers.length ? [`${path}: ${outliers}`] : [],
         ),
         kept: quantized.layers.filter((layer) => !layer.quantized).map(({ path }) => path),
         layers: quantized.layers.map(({ path, weightError, forwardError, backwardError }) => [
           path.replace(/^model\.|\.base_layer$/g, ""),
-          ...[weightError, forwardError, backwardError].map((error) => Number(error.toPrecision(3))),
+          ...[weightError, forwardError, backwardError].map((error) => error && Number(error.toPrecision(3))),
         ]),
       }),
     }),

@@ -80,7 +80,7 @@ class NodeEngine implements Engine {
 
   async createSession(
     outputs: Readonly<Record<string, Value>>,
-    { prepack = false }: SessionOptions = {},
+    { prepack = false, optimize = true }: SessionOptions = {},
   ): Promise<Session> {
     const program = emit(lower(outputs, lowerings[this.device]), { realPath });
     checkPorts(program);
@@ -98,6 +98,7 @@ class NodeEngine implements Engine {
       weightsDirectory: program.weightsDirectory,
       memoryWeights,
       prepack,
+      optimize,
     });
     return new NodeSession(this.thread, session, program);
   }

@@ -20,6 +20,7 @@ export type Request =
       readonly weightsDirectory: string | undefined;
       readonly memoryWeights: readonly { readonly location: string; readonly bytes: Uint8Array }[];
       readonly prepack: boolean;
+      readonly optimize: boolean;
     }
   | {
       readonly type: "run";

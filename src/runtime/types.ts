@@ -39,6 +39,11 @@ export type SessionOptions = {
    * memory where a weight is also read otherwise. Default: false.
    */
   prepack?: boolean;
+  /**
+   * Whether ONNX Runtime looks for a faster graph. For one of thousands of nodes that takes seconds, which a program that runs once
+   * does not give back. Default: true.
+   */
+  optimize?: boolean;
 };
 
 export type RunResult = {

@@ -100,11 +100,11 @@ const handlers: { [T in Request["type"]]: (request: Extract<Request, { type: T }
       return api.listSupportedBackends().map(({ name, bundled }) => ({ name: name as Device, bundled }));
     },
 
-    async create({ model, device, threads, weightsDirectory, memoryWeights, prepack }) {
+    async create({ model, device, threads, weightsDirectory, memoryWeights, prepack, optimize }) {
       const api = await ort();
       const options: InferenceSession.SessionOptions = {
         executionProviders: [device],
-        graphOptimizationLevel: "all",
+        graphOptimizationLevel: optimize ? "all" : "disabled",
         executionMode: "sequential",
         // A pattern is one block for a whole run, beside the blocks of the first run, which stay: nearly twice the memory.
         enableMemPattern: false,

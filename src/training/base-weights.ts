@@ -16,7 +16,7 @@ type Context = {
 };
 
 /** Tokens of the example that quantised layers are checked with. */
-const CHECKED_TOKENS = 256;
+const CHECKED_TOKENS = 128;
 
 /** Quantises the frozen weights, if that is asked for; the layers are checked with the first example, of a long one its beginning. */
 export async function quantizedBase(

@@ -1,4 +1,5 @@
 import type { Batch } from "../data/index.ts";
+import { gradients } from "../graph/index.ts";
 import type { LanguageModel } from "../models/index.ts";
 import {
   type CheckedLayer,
@@ -9,6 +10,7 @@ import {
 } from "../quantization/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import { objectiveOf } from "./objective.ts";
+import { trainedParameters } from "./program.ts";
 
 export type QuantizeBaseOptions = QuantizeOptions & {
   readonly engine: Engine;
@@ -29,13 +31,15 @@ export async function quantizeBase(
 ): Promise<{ report: QuantizationReport; layers: readonly CheckedLayer[] }> {
   const report = await quantizeWeights(model, options);
   const objective = objectiveOf(model);
+  const loss = objective.loss({
+    image: objective.imageSize(batch),
+    dropout: false,
+    packed: batch.segments !== undefined,
+  });
+  const trained = trainedParameters(model).map((parameter) => parameter.value);
   const layers = await checkProducts(report, {
     engine,
-    loss: objective.loss({
-      image: objective.imageSize(batch),
-      dropout: false,
-      packed: batch.segments !== undefined,
-    }),
+    values: [loss, ...gradients(loss, trained)],
     feeds: {
       ...(await model.parameterFeeds()),
       ...objective.feeds(batch, { lossScale: 1 / Math.max(batch.labelTokens, 1) }),

@@ -114,6 +114,18 @@ describe("the thread", () => {
     await session.dispose();
   });
 
+  test("a program that is loaded as it is computes the same", async () => {
+    const y = op.relu(op.add(op.mul(float("x", [symbol("n")]), 2), op.mul(op.full(3, [1]), 4)));
+    const run = async (optimize: boolean) => {
+      const session = await engine().createSession({ y }, { optimize });
+      const { outputs } = await session.run({ x: floats([-7, 0, 1]) });
+      await session.dispose();
+      return numbersOf(outputs["y"]!);
+    };
+    expect(await run(false)).toEqual([0, 12, 14]);
+    expect(await run(true)).toEqual([0, 12, 14]);
+  });
+
   test.skipIf(process.platform !== "linux")("`threads` is how many threads one operator uses", async () => {
     const threads = () => readdirSync("/proc/self/task").length;
     const added = async (count: number): Promise<number> => {
