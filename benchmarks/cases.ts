@@ -73,7 +73,7 @@ function training(part: Part, shape: ShapeName, selection: string, options: Trai
 function generation(
   shape: ShapeName,
   [batch, prompt, newTokens]: readonly [batch: number, prompt: number, newTokens: number],
-  taking = published,
+  taking = all,
 ): Case {
   const { row } = shapes[shape];
   return {

@@ -3,12 +3,15 @@
  *
  *     node --import tsx benchmarks/graft-generate.ts MODEL_DIR --rows FILE.json [--lora JSON]
  *         [--batch 1] [--prompt TOKENS] [--new-tokens 128] [--beams 1] [--repeats 4] [--threads 2]
+ *         [--base-dtype DTYPE]
  *
- * A prompt is the beginning of a row. No text ends before it has all its new tokens. The first repeat warms up.
+ * A prompt is the beginning of a row. No text ends before it has all its new tokens. The first repeat warms up. Codes of
+ * quantised weights are kept beside the checkpoint.
  */
 const started = performance.now();
 
 import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Rows } from "./make-rows.ts";
 import { readPicture } from "./rows.ts";
@@ -17,6 +20,7 @@ import { versions } from "./versions.ts";
 const { getPeftModel, LoraConfig } = await import("../src/adapters/index.ts");
 const { TextGenerator } = await import("../src/generation/index.ts");
 const { loadLanguageModel } = await import("../src/models/index.ts");
+const { quantizeWeights } = await import("../src/quantization/index.ts");
 const { createEngine } = await import("../src/runtime/node.ts");
 const importSeconds = (performance.now() - started) / 1000;
 
@@ -31,6 +35,7 @@ const { values, positionals } = parseArgs({
     beams: { type: "string", default: "1" },
     repeats: { type: "string", default: "4" },
     threads: { type: "string", default: "2" },
+    "base-dtype": { type: "string", default: "fp32" },
   },
 });
 const [batch, newTokens, beams, repeats, threads] = [
@@ -55,6 +60,9 @@ if (values.lora !== undefined) {
   const config = LoraConfig.fromJSON({ peft_type: "LORA", ...JSON.parse(values.lora) });
   await getPeftModel(model, config).materialize();
 }
+const dtype = values["base-dtype"];
+if (dtype === "int8" || dtype === "int4")
+  await quantizeWeights(model, { dtype, cacheDirectory: join(dirname(positionals[0]!), "codes") });
 const engine = await createEngine({ threads });
 const generator = await TextGenerator.create(model, { engine });
 const loadSeconds = (performance.now() - begin) / 1000;

@@ -173,6 +173,7 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   // Steps: rewriting makes them of operators that have a derivative.
   QuantizeLinear: () => [unsupported, unsupported, zero],
   QGemm: () => [zero, unsupported, zero, zero, unsupported, zero],
+  MatMulNBits: () => [unsupported, zero, unsupported],
   DequantizeLinear: ({ inputs: [codes, scale], attributes: { axis, blockSize }, dy }) => [
     zero,
     blockSize !== undefined
@@ -247,6 +248,7 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   And: allZero,
   Or: allZero,
   Not: allZero,
+  BitwiseXor: allZero,
 
   SimplifiedLayerNormalization: rmsRule,
   LayerNormalization: layerNormRule,

@@ -1,5 +1,5 @@
 import { dimProduct, type Lowering, op } from "../graph/index.ts";
-import { dequantizedProducts, integerProducts } from "./quantized-lowerings.ts";
+import { dequantizedProducts, integerProducts, packedProducts } from "./quantized-lowerings.ts";
 import type { Device } from "./types.ts";
 import { webgpuLowering } from "./webgpu-lowerings.ts";
 
@@ -30,4 +30,10 @@ export const lowerings: { readonly [D in Device]: Lowering } = {
   coreml: { ScatterND: scatterSerially, QuantizedMatMul: dequantizedProducts },
   dml: { QuantizedMatMul: dequantizedProducts },
   webgpu: { ...webgpuLowering, QuantizedMatMul: dequantizedProducts },
+};
+
+/** The same for programs whose weights are laid out anew when they are loaded. */
+export const prepackedLowerings: { readonly [D in Device]: Lowering } = {
+  ...lowerings,
+  cpu: { ...lowerings.cpu, QuantizedMatMul: packedProducts() },
 };

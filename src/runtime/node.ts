@@ -13,7 +13,7 @@ import {
 } from "../graph/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { checkFeeds, wholeTensor } from "./feeds.ts";
-import { lowerings } from "./lowerings.ts";
+import { lowerings, prepackedLowerings } from "./lowerings.ts";
 import type { ResidentInfo, WireDestination } from "./protocol.ts";
 import { EngineThread } from "./thread/node.ts";
 import type {
@@ -82,7 +82,9 @@ class NodeEngine implements Engine {
     outputs: Readonly<Record<string, Value>>,
     { prepack = false, optimize = true }: SessionOptions = {},
   ): Promise<Session> {
-    const program = emit(lower(outputs, lowerings[this.device]), { realPath });
+    const program = emit(lower(outputs, (prepack ? prepackedLowerings : lowerings)[this.device]), {
+      realPath,
+    });
     checkPorts(program);
     const memoryWeights = await Promise.all(
       program.memoryWeights.map(async ({ location, storage }) => ({

@@ -43,6 +43,21 @@ export function integerProducts(): Rewrite {
   };
 }
 
+/**
+ * Products for few rows, whose time is that of reading the weight: those with weights of 4 bits read these as they are. The
+ * operator packs them, and takes codes from 0 to 15, which are made of signed ones when the program is loaded.
+ */
+export function packedProducts(): Rewrite {
+  const integers = integerProducts();
+  return ([x, codes, scales], attributes) => {
+    if (codes.dtype !== "uint8" || !attributes.transB) return integers([x, codes, scales], attributes);
+    const [out, bytes] = codes.shape as [number, number];
+    const blocks = scales.shape[1] as number;
+    const unsigned = op.bitwiseXor(codes, scalar(0x88, "uint8"));
+    return op.matMulNBits(x, op.reshape(unsigned, [out, blocks, bytes / blocks]), scales);
+  };
+}
+
 /** Products with the weight that the codes stand for, made anew for each product; nothing else is rounded. */
 export const dequantizedProducts: Rewrite = ([x, codes, scales], { transB }) =>
   op.gemm(x, op.dequantizedWeight(codes, scales), { transB });

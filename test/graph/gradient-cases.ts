@@ -241,6 +241,21 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
       op.dequantizeLinear(codes, scale, -1),
     ),
   ],
+  MatMulNBits: [
+    gradientCase("of nothing that is trained", [any(2, 3)], (x) => {
+      const row = op.cast(op.range(96, 128), x.dtype); // its codes are these numbers
+      const codes = op.cast(
+        constantOf(
+          Array.from({ length: 48 }, (_, i) => (i * 37) % 256),
+          [3, 1, 16],
+          "int32",
+        ),
+        "uint8",
+      );
+      const scales = constantOf([2 ** -12, 2 ** -13, 2 ** -11], [3, 1], "float32");
+      return op.add(x, op.matMulNBits(op.reshape(row, [1, 32]), codes, scales));
+    }),
+  ],
   QGemm: [false, true].map((transB) =>
     gradientCase(
       transB ? "b transposed" : "b as it is",
@@ -373,6 +388,11 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
   And: logic(op.and),
   Or: logic(op.or),
   Not: [gradientCase("of a comparison", [any(2, 3)], (x) => op.cast(op.not(op.less(x, 0)), x.dtype))],
+  BitwiseXor: [
+    gradientCase("of codes", [any(2, 3)], (x) =>
+      op.add(x, op.cast(op.bitwiseXor(constantOf([1, 2, 3], [3], "int32"), scalar(6, "int32")), x.dtype)),
+    ),
+  ],
   SimplifiedLayerNormalization: [
     gradientCase("hidden states", [any(2, 2, 4), any(4)], (x, w) => op.rmsNorm(x, w, 1e-5)),
     gradientCase("small values, where epsilon counts", [between(-0.1, 0.1)(2, 3), any(3)], (x, w) =>

@@ -30,6 +30,7 @@ const float32Only: ReadonlySet<OpName> = new Set([
   "QuantizeLinear",
   "DequantizeLinear",
   "QGemm",
+  "MatMulNBits",
 ]);
 
 /** Products of codes as they are defined: differences of what a CPU rounds would be differences of steps. */

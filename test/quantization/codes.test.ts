@@ -7,7 +7,7 @@ import { encodeWeight } from "../../src/quantization/encode.ts";
 import { int4Codes } from "../../src/quantization/int4.ts";
 import { int8Codes } from "../../src/quantization/int8.ts";
 import { inMemory } from "../../src/quantization/stored-codes.ts";
-import { lowerings } from "../../src/runtime/lowerings.ts";
+import { lowerings, prepackedLowerings } from "../../src/runtime/lowerings.ts";
 import { type Tensor, tensor } from "../../src/tensor/index.ts";
 import { relativeL2 } from "../support/close.ts";
 import { evaluate, numbersOf, sharedEngine } from "../support/run-graph.ts";
@@ -71,6 +71,20 @@ describe.each(recorded.map((entry) => [`${entry.bits} bits, ${entry.case}`, entr
       expect(relativeL2(numbersOf(outputs["dx"]!), entry.dx.flat())).toBeLessThan(1e-6);
     });
 
+    test("a program for few rows rounds no more than blocks of them", async () => {
+      const [codes, scales] = await leaves();
+      const x = matrix(entry.x);
+      const from = input("x", "float32", x.shape);
+      const y = op.quantizedMatMul(from, codes, scales, { transB: true });
+      const exact = op.gemm(from, op.dequantizedWeight(codes, scales), { transB: true });
+      const session = await engine().createSession({ y, exact }, { prepack: true });
+      const { outputs } = await session.run({ x });
+      await session.dispose();
+      const error = relativeL2(numbersOf(outputs["y"]!), numbersOf(outputs["exact"]!));
+      expect(error).toBeGreaterThan(0);
+      expect(error).toBeLessThan(0.02);
+    });
+
     test("rows keep their precision, however uneven they are", async () => {
       const [codes, scales] = await leaves();
       const x = matrix(entry.x);
@@ -96,6 +110,13 @@ test("a value that several weights multiply is quantised once", () => {
   const names = nodesOf(Object.values(lowered)).map((node) => node.op);
   expect(names.filter((name) => name === "QGemm")).toHaveLength(2);
   expect(names.filter((name) => name === "QuantizeLinear")).toHaveLength(1);
+});
+
+test("a program for few rows reads weights of 4 bits as they are", () => {
+  const [codes, scales] = [input("codes", "uint8", [4, 32]), input("scales", "float32", [4, 2])];
+  const product = op.quantizedMatMul(input("x", "float32", [2, 64]), codes, scales, { transB: true });
+  const names = nodesOf([lower({ product }, prepackedLowerings.cpu)["product"]!]).map((node) => node.op);
+  expect(names).toEqual(["BitwiseXor", "Reshape", "MatMulNBits"]);
 });
 
 test("programs that differ in what is rounded are written differently", () => {

@@ -85,7 +85,7 @@ describe.skipIf(gpu === undefined)(`WebGPU${reason && ` (skipped: ${reason})`}`,
    * Cast's cases go through float64 and int64, for which there are no kernels; ScatterND reshapes its int64 indices. Products
    * of integers are for the CPU alone.
    */
-  const onCpu: ReadonlySet<OpName> = new Set(["Cast", "ScatterND", "QuantizeLinear", "QGemm"]);
+  const onCpu: ReadonlySet<OpName> = new Set(["Cast", "ScatterND", "QuantizeLinear", "QGemm", "BitwiseXor"]);
 
   test.each(Object.keys(gradientCases) as OpName[])(
     "%s runs on the GPU, or is known not to",

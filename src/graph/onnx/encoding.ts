@@ -114,6 +114,19 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
       ? axisOnly({ axis })
       : { attributes: { axis: int(axis), block_size: int(blockSize) }, opset: 21, fourBits: true },
   QGemm: ({ transB }) => ({ domain: "com.microsoft", attributes: { transB: int(transB) } }),
+  MatMulNBits: (_, [, codes]) => {
+    const [out, blocks, bytes] = codes.shape as [number, number, number];
+    return {
+      domain: "com.microsoft",
+      attributes: {
+        K: int(2 * blocks * bytes),
+        N: int(out),
+        bits: int(4),
+        block_size: int(2 * bytes),
+        accuracy_level: int(4),
+      },
+    };
+  },
   Softmax: axisOnly,
   LogSoftmax: axisOnly,
   Conv: (attributes) => ({ attributes: convolution(attributes) }),
@@ -147,6 +160,7 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
   And: plain,
   Or: plain,
   Not: plain,
+  BitwiseXor: plain,
   SimplifiedLayerNormalization: ({ epsilon }) => ({
     attributes: { axis: int(-1), epsilon: { float: epsilon }, stash_type: int(1) },
   }),

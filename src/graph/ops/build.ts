@@ -33,7 +33,8 @@ type BinaryOp =
   | "Greater"
   | "GreaterOrEqual"
   | "And"
-  | "Or";
+  | "Or"
+  | "BitwiseXor";
 const binary =
   (op: BinaryOp) =>
   (a: Operand, b: Operand): Value =>
@@ -80,6 +81,7 @@ export const greater = binary("Greater");
 export const greaterOrEqual = binary("GreaterOrEqual");
 export const and = binary("And");
 export const or = binary("Or");
+export const bitwiseXor = binary("BitwiseXor");
 
 export const neg = unary("Neg");
 export const sqrt = unary("Sqrt");
@@ -159,6 +161,10 @@ type Quantized = { readonly codes: Value; readonly scale: Value; readonly zeroPo
 /** Product of two quantised matrices, as float32. */
 export const qGemm = (a: Quantized, b: Quantized, { transB = false } = {}): Value =>
   apply("QGemm", [a.codes, a.scale, a.zeroPoint, b.codes, b.scale, b.zeroPoint], { transB });
+
+/** Product with a transposed weight in blocks of 4 bits. */
+export const matMulNBits = (x: Value, codes: Value, scales: Value): Value =>
+  apply("MatMulNBits", [x, codes, scales], {});
 
 /** x σ(alpha x): SiLU with alpha 1, as usual. */
 export const quickGelu = (x: Value, alpha = 1): Value => apply("QuickGelu", [x], { alpha });

@@ -1,4 +1,4 @@
-import { type Dim, dimDivide, dimEquals, dimMultiply, formatShape, shapeEquals } from "../dim.ts";
+import { type Dim, dimDivide, dimEquals, dimMultiply, dimProduct, formatShape, shapeEquals } from "../dim.ts";
 import type { Value } from "../value.ts";
 import { fail, type Infer } from "./infer-checks.ts";
 
@@ -76,4 +76,13 @@ export const inferQGemm: Infer<"QGemm"> = ([a, aScale, aZero, b, bScale, bZero],
   if (bZero.dtype !== "int8" || !fits(bScale) || !fits(bZero))
     fail("QGemm", `b needs a scale and an int8 zero point, or one per column, got ${bScale} and ${bZero}.`);
   return { dtype: "float32", shape: [a.shape[0]!, columns] };
+};
+
+export const inferMatMulNBits: Infer<"MatMulNBits"> = ([x, codes, scales]) => {
+  if (codes.rank !== 3 || codes.dtype !== "uint8" || !shapeEquals(scales.shape, codes.shape.slice(0, 2)))
+    fail("MatMulNBits", `needs uint8 blocks of codes and a scale for each, got ${codes} and ${scales}.`);
+  const [out, blocks, bytes] = codes.shape as [Dim, Dim, Dim];
+  if (x.rank !== 2 || x.dtype !== "float32" || !dimEquals(x.shape[1]!, dimProduct([blocks, bytes, 2])))
+    fail("MatMulNBits", `${x} does not fit rows of ${formatShape([blocks, bytes])} bytes.`);
+  return { dtype: "float32", shape: [x.shape[0]!, out] };
 };

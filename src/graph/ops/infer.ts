@@ -23,6 +23,7 @@ import {
 import { inferConv, inferConvTranspose } from "./infer-conv.ts";
 import {
   inferDequantizeLinear,
+  inferMatMulNBits,
   inferQGemm,
   inferQuantizedMatMul,
   inferQuantizeLinear,
@@ -260,6 +261,7 @@ export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, Attri
   QuantizeLinear: inferQuantizeLinear,
   DequantizeLinear: inferDequantizeLinear,
   QGemm: inferQGemm,
+  MatMulNBits: inferMatMulNBits,
   Softmax: alongAxis("Softmax"),
   LogSoftmax: alongAxis("LogSoftmax"),
   Conv: inferConv,
@@ -290,6 +292,7 @@ export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, Attri
   GreaterOrEqual: comparison("GreaterOrEqual"),
   And: logical("And"),
   Or: logical("Or"),
+  BitwiseXor: arithmetic("BitwiseXor"),
   Not: ([x]) =>
     x.dtype === "bool" ? { dtype: "bool", shape: x.shape } : fail("Not", `needs a truth value, got ${x}.`),
   SimplifiedLayerNormalization: inferNorm,

@@ -82,6 +82,11 @@ export type OpSignatures = {
     readonly [a: Value, aScale: Value, aZero: Value, b: Value, bScale: Value, bZero: Value],
     { readonly transB: boolean }
   >;
+  /**
+   * com.microsoft: x Ŵᵀ for x [m, in] and blocks of codes [out, blocks, bytes] uint8, two in a byte, the first in its lower half, with
+   * scales [out, blocks]: Ŵ = scale · (code - 8). Blocks of x are rounded to 8 bits. Without prepacking it is slower than unpacking.
+   */
+  MatMulNBits: Op<readonly [x: Value, codes: Value, scales: Value]>;
   Softmax: Op<readonly [x: Value], { readonly axis: number }>;
   /** x - ln Σ exp x along one axis. */
   LogSoftmax: Op<readonly [x: Value], { readonly axis: number }>;
@@ -131,6 +136,8 @@ export type OpSignatures = {
   And: Binary;
   Or: Binary;
   Not: Unary;
+  /** Of integers, bit by bit. */
+  BitwiseXor: Binary;
 
   /** ONNX Runtime: x / sqrt(mean(x²) + epsilon) · scale over the last axis. */
   SimplifiedLayerNormalization: Op<readonly [x: Value, scale: Value], { readonly epsilon: number }>;
