@@ -28,18 +28,34 @@ export function gradients(loss: Value, parameters: readonly Value[]): Value[] {
         code: "not-a-float",
       });
 
-  const order = reachable([loss]);
-  const needed = dependents(order, parameters);
-  const cotangents = new Map<Value, Value>([[loss, op.full(1, [], loss.dtype)]]);
+  const slopes = walk(new Map([[loss, op.full(1, [], loss.dtype)]]), parameters);
+  return parameters.map((parameter, i) => slopes[i] ?? op.full(0, parameter.shape, parameter.dtype));
+}
+
+/**
+ * Cotangents of `sources` for those of other values: Σ (∂y/∂x)ᵀ dy over the given pairs of y and dy, undefined for an x that none of
+ * them depends on. Nothing below a source is visited, so sources may be values in the middle of a graph.
+ */
+export const pullBack = (
+  given: ReadonlyMap<Value, Value>,
+  sources: readonly Value[],
+): (Value | undefined)[] => walk(given, sources, new Set(sources));
+
+function walk(
+  given: ReadonlyMap<Value, Value>,
+  sources: readonly Value[],
+  ends: ReadonlySet<Value> = new Set(),
+): (Value | undefined)[] {
+  const order = reachable(given.keys());
+  const needed = dependents(order, sources);
+  const cotangents = new Map(given);
   const again = recomputation();
   for (const value of order.reverse()) {
     const dy = cotangents.get(value);
-    if (dy === undefined || value.source.kind !== "node") continue;
+    if (dy === undefined || value.source.kind !== "node" || ends.has(value)) continue;
     propagate(value.source.node, value, dy, { needed, cotangents, again });
   }
-  return parameters.map(
-    (parameter) => cotangents.get(parameter) ?? op.full(0, parameter.shape, parameter.dtype),
-  );
+  return sources.map((source) => cotangents.get(source));
 }
 
 /** State of one walk. */

@@ -193,6 +193,7 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   Conv: convRule,
   ConvTranspose: convTransposeRule,
 
+  After: ({ dy }) => [dy, zero],
   Reshape: ({ inputs: [x], dy }) => [op.reshape(dy, x.shape)],
   Transpose: ({ attributes: { perm }, dy }) => [op.transpose(dy, inverse(perm))],
   Expand: ({ dy }) => [dy],

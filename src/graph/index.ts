@@ -1,4 +1,4 @@
-export { gradients } from "./autodiff.ts";
+export { gradients, pullBack } from "./autodiff.ts";
 export { type Cut, type CutOptions, cutFrozen, type Kept } from "./cut/cut-frozen.ts";
 export type { KeptRows } from "./cut/kept-rows.ts";
 export { joinKept, type Span, spansInRows, spansOfCounts, splitKept } from "./cut/rows.ts";
@@ -21,7 +21,7 @@ export * as op from "./ops/build.ts";
 export type { OpName } from "./ops/signatures.ts";
 export { shareInputs } from "./share-inputs.ts";
 export { sinkGathers } from "./sink-gathers.ts";
-export { nodesOf, reachable } from "./traverse.ts";
+export { dependents, nodesOf, reachable } from "./traverse.ts";
 export {
   constant,
   constantOf,

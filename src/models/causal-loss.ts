@@ -1,8 +1,8 @@
-import { type Dim, dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
-import { withDropoutNoise } from "../nn/index.ts";
+import { type Dim, dimMultiply, input, op, type Value } from "../graph/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { type CausalLM, causalInputs, packedInputs } from "./causal-lm.ts";
-import { crossEntropy, type DropoutOptions, IGNORED, labelFeeds, randomBits, toMask } from "./loss.ts";
+import { type LabelledLoss, labelFeeds, labelledLoss } from "./labelled-loss.ts";
+import { type DropoutOptions, IGNORED, randomBits, toMask } from "./loss.ts";
 
 /** A batch of texts to learn to continue. */
 export type CausalBatch = {
@@ -22,29 +22,30 @@ export type CausalLossOptions = DropoutOptions & { readonly packed?: boolean };
  * Only labelled positions reach the vocabulary product: their hidden rows are gathered first, so tokens without a label
  * cost no logits.
  * With `packed`, rows hold several texts, which do not see each other; the model's inputs are those of `packedInputs`.
- * Inputs besides the model's: `label_positions` [labels] (rows of the flattened batch), `label_targets` [labels],
- * `loss_scale` [] (1 / number of labels of the whole step, so that gradients of accumulated batches add up to the mean's), and
- * with dropout random int32 `dropout_noise` [batch, sequence].
+ * Inputs besides the model's: those of `LabelledLoss` (`loss_scale` is 1 / number of labels of the whole step, so that gradients of
+ * accumulated batches add up to the mean's), and with dropout random int32 `dropout_noise` [batch, sequence].
  */
-export function causalLoss(
+export const causalLoss = (model: CausalLM, options: CausalLossOptions = {}): Value =>
+  causalLabelledLoss(model, options).total;
+
+/** The same loss as a function of the labelled rows. */
+export function causalLabelledLoss(
   model: CausalLM,
   { dropout = false, modelDropout = true, packed = false }: CausalLossOptions = {},
-): Value {
+): LabelledLoss {
   const inputs = packed ? packedInputs() : causalInputs();
   const [batch, sequence] = inputs.inputIds.shape as [Dim, Dim];
-  const labels = symbol("labels");
-  const positions = input("label_positions", "int64", [labels]);
-  const targets = input("label_targets", "int64", [labels]);
-  const noise = op.reshape(input("dropout_noise", "int32", [batch, sequence]), [
-    dimMultiply(batch, sequence),
-  ]);
-  const active = dropout ? [noise, op.gather(noise, positions)] : [];
-  const build = (): Value => {
-    const { hidden } = model.hiddenStates(inputs);
-    const rows = op.gather(op.reshape(hidden, [dimMultiply(batch, sequence), hidden.shape[2]!]), positions);
-    return op.mul(crossEntropy(model.logits(rows), targets), input("loss_scale", "float32", []));
-  };
-  return withDropoutNoise(active, build, { ofModel: modelDropout });
+  const tokens = dimMultiply(batch, sequence);
+  const noise = dropout ? [op.reshape(input("dropout_noise", "int32", [batch, sequence]), [tokens])] : [];
+  return labelledLoss(model, {
+    noise,
+    ofLabels: noise[0],
+    ofModel: modelDropout,
+    hidden: () => {
+      const { hidden } = model.hiddenStates(inputs);
+      return op.reshape(hidden, [tokens, hidden.shape[2]!]);
+    },
+  });
 }
 
 /**
@@ -74,7 +75,7 @@ export function causalFeeds(
     input_ids: inputIds,
     ...(segments ? { segment_ids: segments } : { attention_mask: toMask(attentionMask) }),
     position_ids: tensor("float32", [batch, sequence], positions),
-    ...labelFeeds(places, targets, lossScale),
+    ...labelFeeds(model.vocabSize, places, targets, lossScale),
     ...model.positionFeeds(longest),
   };
 }

@@ -2,6 +2,7 @@ import { DataError } from "../errors.ts";
 import { dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { type ImageSize, type ImageTextToTextLM, imageInputs } from "./image-text-lm.ts";
+import type { LabelledLoss } from "./labelled-loss.ts";
 import { type DropoutOptions, randomBits } from "./loss.ts";
 import { lossOf, type Seq2SeqBatch, seq2seqFeeds } from "./seq2seq-loss.ts";
 
@@ -16,10 +17,16 @@ export type ImageTextBatch = Seq2SeqBatch & {
  * Inputs besides those of `seq2seqLoss` and `imageInputs`: with dropout, random int32 `image_dropout_noise.<n>` [images, n]
  * for every n of the model's `imageNoiseRows`.
  */
-export function imageTextLoss(
+export const imageTextLoss = (
+  model: ImageTextToTextLM,
+  options: DropoutOptions & { image: ImageSize },
+): Value => imageTextLabelledLoss(model, options).total;
+
+/** The same loss as a function of the labelled rows. */
+export function imageTextLabelledLoss(
   model: ImageTextToTextLM,
   { image, ...options }: DropoutOptions & { image: ImageSize },
-): Value {
+): LabelledLoss {
   const { pixelValues, imageRows: rows } = imageInputs(model, image);
   const images = symbol("images");
   const noise = model.imageNoiseRows(image).map((count) => {

@@ -5,6 +5,7 @@ export {
   type CausalBatch,
   type CausalLossOptions,
   causalFeeds,
+  causalLabelledLoss,
   causalLoss,
   causalNoise,
 } from "./causal-loss.ts";
@@ -23,9 +24,11 @@ export {
   type ImageTextBatch,
   imageRows,
   imageTextFeeds,
+  imageTextLabelledLoss,
   imageTextLoss,
   imageTextNoise,
 } from "./image-text-loss.ts";
+export { type LabelChunk, type LabelledLoss, labelInputNames, labelSizes } from "./labelled-loss.ts";
 export { LanguageModel, type ModelOrigin } from "./language-model.ts";
 export {
   AutoModelForCausalLM,
@@ -57,6 +60,7 @@ export {
 export {
   type Seq2SeqBatch,
   seq2seqFeeds,
+  seq2seqLabelledLoss,
   seq2seqLoss,
   seq2seqNoise,
   shiftTokensRight,

@@ -1,4 +1,3 @@
-import { op, type Value } from "../graph/index.ts";
 import { numel, type Tensor, tensor } from "../tensor/index.ts";
 import { seededGenerator } from "../tensor/random.ts";
 
@@ -7,26 +6,6 @@ export type DropoutOptions = { readonly dropout?: boolean; readonly modelDropout
 
 /** Label of a place that nothing is learned from. */
 export const IGNORED = -100n;
-
-/**
- * Sum over rows of -ln softmax(x)_target.
- * Shapes: logits [labels, vocabulary], targets [labels], result [].
- */
-export function crossEntropy(logits: Value, targets: Value): Value {
-  const picked = op.gatherElements(op.logSoftmax(logits), op.unsqueeze(targets, 1), 1);
-  return op.neg(op.reduceSum(picked, { axes: [0, 1], keepdims: false }));
-}
-
-/** What a loss reads of labels: places in the flattened batch, and what they are to predict. */
-export const labelFeeds = (
-  places: readonly bigint[],
-  targets: readonly bigint[],
-  lossScale: number,
-): Record<string, Tensor> => ({
-  label_positions: tensor("int64", [places.length], BigInt64Array.from(places)),
-  label_targets: tensor("int64", [targets.length], BigInt64Array.from(targets)),
-  loss_scale: tensor("float32", [], Float32Array.of(lossScale)),
-});
 
 /** A mask of tokens as attention reads it. */
 export const toMask = ({ shape, data }: Tensor<"int64">): Tensor<"float32"> =>

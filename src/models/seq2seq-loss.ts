@@ -1,7 +1,7 @@
-import { type Dim, dimMultiply, input, op, symbol, type Value } from "../graph/index.ts";
-import { withDropoutNoise } from "../nn/index.ts";
+import { type Dim, dimMultiply, input, op, type Value } from "../graph/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
-import { crossEntropy, type DropoutOptions, IGNORED, labelFeeds, randomBits, toMask } from "./loss.ts";
+import { type LabelledLoss, labelFeeds, labelledLoss } from "./labelled-loss.ts";
+import { type DropoutOptions, IGNORED, randomBits, toMask } from "./loss.ts";
 import { type Seq2SeqInputs, type Seq2SeqLM, seq2seqInputs } from "./seq2seq-lm.ts";
 
 /** A batch of texts and what is to be written about them. Unlike a causal model's, labels are not shifted by the loss. */
@@ -35,13 +35,17 @@ export function shiftTokensRight(
 /**
  * Loss of a batch: loss_scale · Σ over labelled places of -ln p(label). With a scale of 1 / labels it is transformers' loss.
  * Only labelled places reach the vocabulary product.
- * Inputs besides those of `seq2seqInputs`: `label_positions` [labels] (rows of the flattened batch), `label_targets` [labels],
- * `loss_scale` [], and with dropout random int32 `dropout_noise` [batch, source] and `decoder_dropout_noise` [batch, target].
+ * Inputs besides those of `seq2seqInputs`: those of `LabelledLoss`, and with dropout random int32 `dropout_noise` [batch, source]
+ * and `decoder_dropout_noise` [batch, target].
  */
 export const seq2seqLoss = (model: Seq2SeqLM, options: DropoutOptions = {}): Value =>
+  seq2seqLabelledLoss(model, options).total;
+
+/** The same loss as a function of the labelled rows. */
+export const seq2seqLabelledLoss = (model: Seq2SeqLM, options: DropoutOptions = {}): LabelledLoss =>
   lossOf(model, { ...options, encode: (inputs) => model.encode(inputs) });
 
-/** As `seq2seqLoss`, with an encoder's output [batch, source, hidden] made in another way, which may need more noise. */
+/** As `seq2seqLabelledLoss`, with an encoder's output [batch, source, hidden] made in another way, which may need more noise. */
 export function lossOf(
   model: Seq2SeqLM,
   {
@@ -50,25 +54,23 @@ export function lossOf(
     encode,
     noise: more = [],
   }: DropoutOptions & { encode: (inputs: Seq2SeqInputs) => Value; noise?: readonly Value[] },
-): Value {
+): LabelledLoss {
   const inputs = seq2seqInputs();
   const [batch, source] = inputs.inputIds.shape as [Dim, Dim];
   const target = inputs.decoderInputIds.shape[1]!;
-  const labels = symbol("labels");
-  const positions = input("label_positions", "int64", [labels]);
-  const targets = input("label_targets", "int64", [labels]);
   const rowsOf = (name: string, length: Dim): Value =>
     op.reshape(input(name, "int32", [batch, length]), [dimMultiply(batch, length)]);
   const encoderNoise = rowsOf("dropout_noise", source);
   const decoderNoise = rowsOf("decoder_dropout_noise", target);
-  const noise = [encoderNoise, decoderNoise, op.gather(decoderNoise, positions), ...more];
-  const build = (): Value => {
-    const { hidden } = model.decode({ ...inputs, encoderHidden: encode(inputs) });
-    const rows = op.reshape(hidden, [dimMultiply(batch, target), hidden.shape[2]!]);
-    const logits = model.logits(op.gather(rows, positions));
-    return op.mul(crossEntropy(logits, targets), input("loss_scale", "float32", []));
-  };
-  return withDropoutNoise(dropout ? noise : [], build, { ofModel: modelDropout });
+  return labelledLoss(model, {
+    noise: dropout ? [encoderNoise, decoderNoise, ...more] : [],
+    ofLabels: dropout ? decoderNoise : undefined,
+    ofModel: modelDropout,
+    hidden: () => {
+      const { hidden } = model.decode({ ...inputs, encoderHidden: encode(inputs) });
+      return op.reshape(hidden, [dimMultiply(batch, target), hidden.shape[2]!]);
+    },
+  });
 }
 
 /** What the graph inputs of `seq2seqLoss` are fed; `lossScale` is by default 1 / labels. */
@@ -88,7 +90,7 @@ export function seq2seqFeeds(
     decoder_attention_mask: decoderAttentionMask
       ? toMask(decoderAttentionMask)
       : tensor("float32", labels.shape, new Float32Array(labels.data.length).fill(1)),
-    ...labelFeeds(places, targets, lossScale ?? 1 / places.length),
+    ...labelFeeds(model.vocabSize, places, targets, lossScale ?? 1 / places.length),
   };
 }
 

@@ -1,10 +1,9 @@
 import type { Batch, LabelLayout } from "../data/index.ts";
 import { DataError, UnsupportedModelError } from "../errors.ts";
-import type { Value } from "../graph/index.ts";
 import {
   CausalLM,
   causalFeeds,
-  causalLoss,
+  causalLabelledLoss,
   causalNoise,
   type DropoutOptions,
   type ImageSize,
@@ -12,12 +11,13 @@ import {
   ImageTextToTextLM,
   imageRows,
   imageTextFeeds,
-  imageTextLoss,
+  imageTextLabelledLoss,
   imageTextNoise,
+  type LabelledLoss,
   type LanguageModel,
   Seq2SeqLM,
   seq2seqFeeds,
-  seq2seqLoss,
+  seq2seqLabelledLoss,
   seq2seqNoise,
 } from "../models/index.ts";
 import type { Tensor } from "../tensor/index.ts";
@@ -34,7 +34,7 @@ export type Objective = {
   /** Whether rows may hold several examples. */
   readonly packs: boolean;
   /** loss_scale · Σ over labelled places of -ln p(label), for batches with pictures of this size, or without, packed or not. */
-  readonly loss: (options: LossOptions) => Value;
+  readonly loss: (options: LossOptions) => LabelledLoss;
   /** What the loss reads. `lossScale` is 1 / labels of the whole step, so that gradients of accumulated batches add up to the mean's. */
   readonly feeds: (batch: Batch, options: { lossScale: number }) => Record<string, Tensor>;
   /** Random bits for dropout, which follow from the seed alone. */
@@ -57,7 +57,7 @@ const causal = (model: CausalLM): Objective => ({
   imageSize: noPictures(model),
   readsPictures: false,
   packs: true,
-  loss: (options) => causalLoss(model, options),
+  loss: (options) => causalLabelledLoss(model, options),
   feeds: (batch, options) => causalFeeds(model, batch, options),
   noise: causalNoise,
 });
@@ -67,7 +67,7 @@ const seq2seq = (model: Seq2SeqLM): Objective => ({
   imageSize: noPictures(model),
   readsPictures: false,
   packs: false,
-  loss: (options) => seq2seqLoss(model, options),
+  loss: (options) => seq2seqLabelledLoss(model, options),
   feeds: (batch, options) => seq2seqFeeds(model, batch, options),
   noise: seq2seqNoise,
 });
@@ -84,7 +84,7 @@ const imageText = (model: ImageTextToTextLM): Objective => {
     readsPictures: true,
     packs: false,
     loss: ({ image, ...options }) =>
-      image ? imageTextLoss(model, { image, ...options }) : text.loss({ image, ...options }),
+      image ? imageTextLabelledLoss(model, { image, ...options }) : text.loss({ image, ...options }),
     feeds(batch, options) {
       if (hasPictures(batch)) return imageTextFeeds(model, batch, options);
       imageRows(batch.inputIds, { imageTokenId: model.imageTokenId, features: 0 }); // placeholders without a picture

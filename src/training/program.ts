@@ -1,6 +1,7 @@
-import { gradients, shareInputs, sinkGathers, type Value } from "../graph/index.ts";
+import { op, pullBack, shareInputs, sinkGathers, type Value } from "../graph/index.ts";
 import type { ImageSize, LanguageModel } from "../models/index.ts";
 import type { Parameter } from "../nn/index.ts";
+import { chunkedGradients } from "./chunked-gradients.ts";
 import { type Objective, objectiveOf } from "./objective.ts";
 
 /** Output name of a parameter's gradient. */
@@ -30,16 +31,16 @@ export function trainingProgram(
 ): { outputs: Record<string, Value>; trained: Parameter[] } {
   const trained = trainedParameters(model);
   const behind = trained.map((parameter) => parameter.value);
-  const whole = { loss: objective.loss({ image, packed, dropout: true, modelDropout }) };
-  const { loss } = shareInputs(sinkGathers(whole, { behind }), behind) as { loss: Value };
-  const cotangents = gradients(loss, behind);
-  return {
-    outputs: {
-      loss,
-      ...Object.fromEntries(trained.map((parameter, i) => [gradientName(parameter), cotangents[i]!])),
-    },
-    trained,
-  };
+  const whole = objective.loss({ image, packed, dropout: true, modelDropout });
+  const { rows } = shareInputs(sinkGathers({ rows: whole.rows }, { behind }), behind) as { rows: Value };
+  const { loss, ...top } = chunkedGradients(whole, rows, behind);
+  const given = behind.flatMap((value, i) =>
+    top.parameters[i] ? [[value, top.parameters[i]] as const] : [],
+  );
+  const slopes = pullBack(new Map([...(top.rows ? [[rows, top.rows] as const] : []), ...given]), behind);
+  const zeros = ({ shape, dtype }: Value): Value => op.full(0, shape, dtype);
+  const gradients = trained.map((parameter, i) => [gradientName(parameter), slopes[i] ?? zeros(behind[i]!)]);
+  return { outputs: { loss, ...Object.fromEntries(gradients) }, trained };
 }
 
 /** The loss alone, without dropout. */
@@ -52,6 +53,6 @@ export function evaluationProgram(
   }: { image?: ImageSize | undefined; packed?: boolean; objective?: Objective } = {},
 ): Record<string, Value> {
   const behind = trainedParameters(model).map((parameter) => parameter.value);
-  const loss = objective.loss({ image, packed, dropout: false });
+  const loss = objective.loss({ image, packed, dropout: false }).total;
   return sinkGathers({ loss }, behind.length > 0 ? { behind } : {});
 }

@@ -1,6 +1,6 @@
 import type { Batch } from "../data/index.ts";
 import { gradients } from "../graph/index.ts";
-import type { LanguageModel } from "../models/index.ts";
+import { type LanguageModel, labelSizes } from "../models/index.ts";
 import {
   type CheckedLayer,
   checkProducts,
@@ -31,11 +31,14 @@ export async function quantizeBase(
 ): Promise<{ report: QuantizationReport; layers: readonly CheckedLayer[] }> {
   const report = await quantizeWeights(model, options);
   const objective = objectiveOf(model);
-  const loss = objective.loss({
+  const whole = objective.loss({
     image: objective.imageSize(batch),
     dropout: false,
     packed: batch.segments !== undefined,
   });
+  // Chunks without a row have no product to check.
+  const sizes = Object.values(labelSizes(model.vocabSize, batch.labelTokens));
+  const loss = whole.over(whole.chunks.filter((_, i) => sizes[i]! > 0));
   const trained = trainedParameters(model).map((parameter) => parameter.value);
   const layers = await checkProducts(report, {
     engine,

@@ -70,8 +70,10 @@ export class CutCase {
     this.model = model;
     const objective = objectiveOf(model);
     // With `sunk`, rows without a label are left out as early as possible.
-    const loss: typeof objective.loss = (options) =>
-      sunk ? sinkGathers({ loss: objective.loss(options) })["loss"]! : objective.loss(options);
+    const loss: typeof objective.loss = (options) => {
+      const whole = objective.loss(options);
+      return sunk ? Object.assign(whole, sinkGathers({ rows: whole.rows })) : whole;
+    };
     this.outputs = trainingProgram(model, { image, packed, objective: { ...objective, loss } }).outputs;
   }
 

@@ -45,7 +45,7 @@ test.each<[string, LoraConfigOptions]>([
     : await new Seq2SeqCase(vectors(name)).loadBase();
   getPeftModel(model, new LoraConfig({ r: 2, initLoraWeights: false, ...lora }));
   const objective = objectiveOf(model);
-  const loss = objective.loss({ image: undefined, dropout: true, modelDropout: false });
+  const loss = objective.loss({ image: undefined, dropout: true, modelDropout: false }).total;
   const { loss: sunk } = sinkGathers({ loss }) as { loss: Value };
 
   const trained = trainedParameters(model).map((parameter) => parameter.value);
@@ -88,7 +88,7 @@ function fewLabels(isCausal: boolean): Example[] {
 test("with adapters at the top, frozen values stay whole if asked to, so that they can be kept", async () => {
   const model = await new ReferenceCase(vectors("models/llama-qv")).loadBase();
   getPeftModel(model, new LoraConfig({ r: 2, targetModules: ["down_proj"], layersToTransform: [1] }));
-  const loss = objectiveOf(model).loss({ image: undefined, dropout: true, modelDropout: false });
+  const loss = objectiveOf(model).loss({ image: undefined, dropout: true, modelDropout: false }).total;
   const behind = trainedParameters(model).map((parameter) => parameter.value);
   const rowsOf = (of: Value): string[] =>
     nodesOf([of])

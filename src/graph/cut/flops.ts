@@ -46,6 +46,7 @@ const costs: { readonly [Op in OpName]: Cost } = {
   LogSoftmax: FUNCTION,
   Conv: "convolution",
   ConvTranspose: "transposed convolution",
+  After: 0,
   Reshape: 0,
   Transpose: MOVE,
   Expand: MOVE,

@@ -24,7 +24,15 @@ const OPSET = 20;
 const IR_VERSION = 10;
 
 /** Operators whose symbolic output sizes ONNX Runtime does not derive. */
-const reshaping: ReadonlySet<OpName> = new Set(["Reshape", "Expand", "Slice", "Concat", "Pad", "Range"]);
+const reshaping: ReadonlySet<OpName> = new Set([
+  "After",
+  "Reshape",
+  "Expand",
+  "Slice",
+  "Concat",
+  "Pad",
+  "Range",
+]);
 
 /** One input or output of a program. */
 export type Port = { readonly name: string; readonly dtype: DType; readonly shape: Shape };
@@ -218,6 +226,7 @@ class Emitter {
   }
 
   private node(node: Node, name: string | undefined): string {
+    if (node.op === "After") return this.after(node as unknown as Node<"After">, name);
     const encode = encodings[node.op] as (attributes: object, inputs: readonly unknown[]) => Encoding;
     const encoding = encode(node.attributes, node.inputs);
     const operands = (node.inputs as readonly (Value | undefined)[]).map((x, i) =>
@@ -229,6 +238,37 @@ class Emitter {
     const dtype = (node.inputs[0] as Value).dtype;
     const scalars = (encoding.scalars ?? []).map((value) => this.name(scalar(value, dtype)));
     return this.emitNode(node.op, [...operands, ...dims, ...scalars], encoding, name);
+  }
+
+  /**
+   * A Reshape of x to its own shape plus a zero that is made of what is to be computed earlier: of a size that is not known
+   * before, as the engine would fold what is, else of its first element.
+   */
+  private after({ inputs: [x, earlier] }: Node<"After">, name: string | undefined): string {
+    const axis = earlier.shape.findIndex((dim) => typeof dim !== "number");
+    const number =
+      axis >= 0
+        ? this.emitNode("Shape", [this.name(earlier)], {
+            attributes: { start: { int: axis }, end: { int: axis + 1 } },
+          })
+        : this.firstElement(earlier);
+    const zero = this.emitNode("Mul", [number, this.int64s([0])]);
+    return this.emitNode(
+      "Reshape",
+      [this.name(x), this.emitNode("Add", [this.dims(x.shape), zero])],
+      {},
+      name,
+    );
+  }
+
+  /** The first element of a value as a whole number, [1]. */
+  private firstElement(value: Value): string {
+    const axes = value.shape.map((_, i) => i);
+    const bounds = [axes.map(() => 0), axes.map(() => 1), axes].map((numbers) => this.int64s(numbers));
+    const name = this.name(value);
+    const first = axes.length === 0 ? name : this.emitNode("Slice", [name, ...bounds]);
+    const flat = this.emitNode("Reshape", [first, this.int64s([1])]);
+    return this.emitNode("Cast", [flat], { attributes: { to: { int: TensorProto_DataType.INT64 } } });
   }
 
   /** A weight of bytes, as twice as many signed numbers of 4 bits. */

@@ -133,6 +133,8 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
   ConvTranspose: (attributes) => ({
     attributes: { ...convolution(attributes), output_padding: { ints: attributes.outputPadding } },
   }),
+  // The target as a value; emission makes it wait.
+  After: (_, [x]) => ({ dims: [x.shape] }),
   Reshape: ({ shape }, [x]) => ({ dims: [reshapeTarget(x.shape, shape)] }),
   Transpose: ({ perm }) => ({ attributes: { perm: { ints: perm } } }),
   Expand: ({ shape }) => ({ dims: [shape] }),

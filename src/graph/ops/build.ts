@@ -106,6 +106,10 @@ export const reduceLogSumExp = reduce("ReduceLogSumExp");
 export const gelu = (x: Value, approximate: "none" | "tanh" = "none"): Value =>
   apply("Gelu", [x], { approximate });
 
+/** x, computed no sooner than all of `earlier`. */
+export const after = (x: Value, ...earlier: readonly Value[]): Value =>
+  earlier.reduce((late, value) => apply("After", [late, value], {}), x);
+
 /** The same values in another dtype; the value itself if it has it already. */
 export const cast = (x: Value, to: DType): Value => (x.dtype === to ? x : apply("Cast", [x], { to }));
 

@@ -101,6 +101,11 @@ export type OpSignatures = {
     ConvAttributes & { readonly outputPadding: readonly [number, number] }
   >;
 
+  /**
+   * Graft's own: x, but computed no sooner than `earlier`, of which nothing is read. It says in which order an engine is to work where
+   * that decides how much memory it takes. Emitted as a Reshape of x to its own shape, to which 0 times a size (or an element) of `earlier` is added: no element is copied.
+   */
+  After: Op<readonly [x: Value, earlier: Value]>;
   Reshape: Op<readonly [x: Value], { readonly shape: readonly Dim[] }>;
   Transpose: Op<readonly [x: Value], { readonly perm: readonly number[] }>;
   Expand: Op<readonly [x: Value], { readonly shape: readonly Dim[] }>;

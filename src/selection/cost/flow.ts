@@ -102,10 +102,16 @@ export class Flow {
 
   /**
    * y = x Wᵀ + s (x Aᵀ) Bᵀ on `rows` positions. Backward: dx where x depends on something trained, else only the
-   * gradients of the factors.
+   * gradients of the factors. `atOnce` rows of y are in memory at the same time.
    */
-  linear(x: Flowing, unit: Unit, rows: number, part: "frozen" | "head" = "frozen"): Flowing {
-    return this.#multiply(x, unit, { rows, part, elements: rows * unit.inputs });
+  linear(
+    x: Flowing,
+    unit: Unit,
+    rows: number,
+    part: "frozen" | "head" = "frozen",
+    atOnce: number = rows,
+  ): Flowing {
+    return this.#multiply(x, unit, { rows, part, atOnce, elements: rows * unit.inputs });
   }
 
   /** y = W ∗ x + s B ∗ (A ∗ x) on the images of all examples; as `linear`, where the sizes of the maps are not known. */
@@ -121,13 +127,13 @@ export class Flow {
   #multiply(
     x: Flowing,
     unit: Unit,
-    { rows, part, elements, work = { kernel: 1, input: 1 } }: Multiplication,
+    { rows, part, elements, atOnce = rows, work = { kernel: 1, input: 1 } }: Multiplication,
   ): Flowing {
     const { forward, backward } = this.account;
     const { rank, weight, other } = this.#trainedOf(unit);
     const active = Math.min(this.#expertsPerToken, unit.experts);
     const product = 2 * rows * active * unit.weights;
-    this.#sees(4 * rows * active * unit.outputs);
+    this.#sees(4 * atOnce * active * unit.outputs);
     /** Per rank; an expert's adapter sees its share of the positions. */
     const share = (rows * active) / unit.experts;
     const low = 2 * share * rank;
@@ -148,7 +154,7 @@ export class Flow {
       else this.keep(x);
       this.keep(fresh(true, share * rank));
     }
-    return fresh(isNeeded, rows * active * unit.outputs);
+    return fresh(isNeeded, atOnce * active * unit.outputs);
   }
 
   /** y = W[ids] + s (A[ids]) Bᵀ: rows are copied, only the second factor multiplies. */
@@ -243,6 +249,7 @@ export class Flow {
 type Multiplication = {
   readonly rows: number;
   readonly part: "frozen" | "head";
+  readonly atOnce?: number;
   /** Numbers of the input. */
   readonly elements: number;
   readonly work?: GradientWork;

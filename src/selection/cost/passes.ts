@@ -10,6 +10,7 @@ import {
   newAccount,
   sumFlops,
 } from "./flow.ts";
+import { rowsAtOnce } from "./label-chunks.ts";
 import type { Layout, Stage, Tower } from "./layout.ts";
 import { isSignal, type Positions } from "./positions.ts";
 import { runProjector } from "./projector.ts";
@@ -107,7 +108,7 @@ export function passThrough(layout: Layout, flow: Flow, feed: Feed): Pass[] {
     flow.account = passes.at(-1)!.account;
     flow.norm(last);
     const rows = fresh(last.isNeeded, feed.labels * head.inputs);
-    const logits = flow.linear(rows, head, feed.labels, "head");
+    const logits = flow.linear(rows, head, feed.labels, "head", rowsAtOnce(feed.labels, head.outputs));
     if (logits.isNeeded) flow.keep(logits);
     const final = passes.at(-1)!;
     if (logits.isNeeded && !last.isNeeded) passes[passes.length - 1] = { ...final, lowest: head.name };

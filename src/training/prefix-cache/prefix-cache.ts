@@ -1,6 +1,6 @@
 import type { Batch } from "../../data/index.ts";
 import { type Cut, cutFrozen, emit, type Value } from "../../graph/index.ts";
-import type { LanguageModel } from "../../models/index.ts";
+import { type LanguageModel, labelInputNames, labelSizes } from "../../models/index.ts";
 import type { Engine } from "../../runtime/index.ts";
 import type { Objective } from "../objective.ts";
 import { KeptValues } from "./kept-values.ts";
@@ -51,15 +51,7 @@ export type PrefixCacheReport = Pick<PrefixCachePlan, "mode" | "reason"> & {
 };
 
 /** Inputs that say how a batch is laid out rather than what it holds. */
-const layout = [
-  "attention_mask",
-  "segment_ids",
-  "decoder_attention_mask",
-  "position_ids",
-  "image_rows",
-  "label_positions",
-  "label_targets",
-];
+const layout = ["attention_mask", "segment_ids", "decoder_attention_mask", "position_ids", "image_rows"];
 
 /** Prices of keeping a byte at which less is worth keeping than usual: for who asks for a cache, of a small model too. */
 const cheap = { flopsPerByte: 100, minSavedShare: 0 };
@@ -100,9 +92,15 @@ export class PrefixCache {
   ): Promise<{ outputs: Record<string, Value>; kept: KeptValues } | undefined> {
     if (this.options.mode === "off" || (this.decided && !this.store)) return undefined;
     const { outputs, batch, objective, model, dataset, kind } = program;
-    const sizes = sizesOf(batch);
+    const sizes = sizesOf(batch, model.vocabSize);
     const varying = Object.keys(objective.noise(batch, 0));
-    const at = (price: object): Cut | undefined => cutFrozen(outputs, { varying, layout, sizes, ...price });
+    const at = (price: object): Cut | undefined =>
+      cutFrozen(outputs, {
+        varying,
+        layout: [...layout, ...labelInputNames(model.vocabSize)],
+        sizes,
+        ...price,
+      });
     const cut = at({}) ?? (this.options.mode === "auto" ? undefined : (at(cheap) ?? at(cheaper)));
     this.decided ??= await this.decide(cut, { sizes, key: cut && (() => this.keyOf(cut)) });
     if (!cut || !this.store) return undefined;
@@ -216,12 +214,15 @@ async function openDisk(
 }
 
 /** Sizes of a graph's dimensions in a batch. */
-const sizesOf = ({ inputIds, labels, labelTokens, pixelValues }: Batch): Record<string, number> => ({
+const sizesOf = (
+  { inputIds, labels, labelTokens, pixelValues }: Batch,
+  vocabSize: number,
+): Record<string, number> => ({
   batch: inputIds.shape[0]!,
   sequence: inputIds.shape[1]!,
   source: inputIds.shape[1]!,
   target: labels.shape[1]!,
-  labels: Math.max(1, labelTokens),
+  ...labelSizes(vocabSize, Math.max(1, labelTokens)),
   images: pixelValues?.shape[0] ?? inputIds.shape[0]!,
 });
 

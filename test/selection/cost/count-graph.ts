@@ -8,7 +8,7 @@ import {
   type Value,
 } from "../../../src/graph/index.ts";
 import { operandsOf } from "../../../src/graph/traverse.ts";
-import type { ImageSize, LanguageModel } from "../../../src/models/index.ts";
+import { type ImageSize, type LanguageModel, labelSizes } from "../../../src/models/index.ts";
 import { lowerings } from "../../../src/runtime/lowerings.ts";
 import { objectiveOf } from "../../../src/training/objective.ts";
 import { gradientName, trainedParameters } from "../../../src/training/program.ts";
@@ -55,7 +55,7 @@ const elementBytes: Readonly<Record<string, number>> = { float32: 4, int32: 4, i
  */
 function programOf(model: LanguageModel, options: { image: ImageSize | undefined; modelDropout: boolean }) {
   const trained = trainedParameters(model);
-  const loss = objectiveOf(model).loss({ ...options, dropout: true });
+  const loss = objectiveOf(model).loss({ ...options, dropout: true }).total;
   const slopes = gradients(
     loss,
     trained.map((parameter) => parameter.value),
@@ -80,7 +80,7 @@ export function countGraph(
     ["source", sequence],
     ["target", target],
     ["images", batch],
-    ["labels", labels],
+    ...Object.entries(labelSizes(model.vocabSize, labels)),
   ]);
   const size = (shape: readonly Dim[]): number =>
     shape.reduce<number>((n, dim) => n * evaluateDim(dim, symbols), 1);
