@@ -1,7 +1,7 @@
 import { DataError } from "../errors.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import { countLabels } from "./stats.ts";
-import { type Batch, type Example, type ExamplePlace, IGNORED_LABEL } from "./types.ts";
+import { type Batch, type Example, type ExamplePlace, IGNORED_LABEL, type UnreadPicture } from "./types.ts";
 
 /**
  * What labels belong to: "aligned", one to each token of the input, for a model that continues it; "decoder", to a sequence
@@ -57,12 +57,11 @@ export function collate(examples: readonly Example[], options: CollateOptions): 
         ? countLabels(example.labels)
         : example.labels.filter((label) => label !== IGNORED_LABEL).length;
   }
-  const pictures = examples.flatMap(({ pixelValues }) => pixelValues ?? []);
   return {
     inputIds,
     attentionMask,
     labels,
-    ...(pictures.length > 0 && { pixelValues: stack(pictures) }),
+    ...picturesOf(examples),
     ...(rows && segmentsOf(places, [count, width])),
     places,
     tokens,
@@ -116,6 +115,26 @@ function write({ data }: Tensor<"int64">, from: number, ids: ArrayLike<number>):
   for (let i = 0; i < ids.length; i++) data[from + i] = BigInt(ids[i]!);
 }
 
+/** The pictures of all examples that have one, to be read later if one of them is. */
+function picturesOf(examples: readonly Example[]): Pick<Batch, "pixelValues" | "unreadPictures"> {
+  const pictures = examples.flatMap(({ pixelValues, unreadPicture }) => pixelValues ?? unreadPicture ?? []);
+  const [first] = pictures;
+  if (first === undefined) return {};
+  const isRead = (picture: Tensor<"float32"> | UnreadPicture): picture is Tensor<"float32"> =>
+    "data" in picture;
+  if (pictures.every(isRead)) return { pixelValues: stack(pictures) };
+  const read = async (place: number): Promise<Tensor<"float32">> => {
+    const picture = pictures[place]!;
+    return isRead(picture) ? picture : picture.read();
+  };
+  return {
+    unreadPictures: {
+      shape: [pictures.length, ...first.shape],
+      read: async (places) => stack(await Promise.all(places.map(read))),
+    },
+  };
+}
+
 /** Pictures of one size one after the other. */
 function stack(pictures: readonly Tensor<"float32">[]): Tensor<"float32"> {
   const [{ shape, data }] = pictures as [Tensor<"float32">];
@@ -127,7 +146,12 @@ function stack(pictures: readonly Tensor<"float32">[]): Tensor<"float32"> {
 }
 
 /** What the pictures of one batch have in common; undefined without a picture. */
-export const pictureSize = ({ pixelValues }: Example): string | undefined => pixelValues?.shape.join(" × ");
+export const pictureSize = ({ pixelValues, unreadPicture }: Example): string | undefined =>
+  (pixelValues ?? unreadPicture)?.shape.join(" × ");
+
+/** Shape of a batch's pictures, [images, channels, height, width], read or not; undefined if it has none. */
+export const picturesShape = ({ pixelValues, unreadPictures }: Batch): readonly number[] | undefined =>
+  (pixelValues ?? unreadPictures)?.shape;
 
 const fail = (what: string) => new DataError(`collate: ${what}`, { code: "collate" });
 

@@ -1,7 +1,7 @@
 export { BatchSampler, type BatchSamplerOptions } from "./batch-sampler.ts";
 export { blobSource, textSource } from "./byte-source.ts";
 export { type ChatMessage, ChatTemplate } from "./chat-template.ts";
-export { type CollateOptions, collate, type LabelLayout } from "./collate.ts";
+export { type CollateOptions, collate, type LabelLayout, picturesShape } from "./collate.ts";
 export { concatDatasets, type HeldOut, memoryDataset, splitDataset, subset } from "./combine.ts";
 export { type DataLocation, type OpenDatasetOptions, openDataset } from "./open-dataset.ts";
 export { PackedSampler, type PackedSamplerOptions, paddingShare } from "./packed-sampler.ts";
@@ -32,4 +32,5 @@ export {
   IGNORED_LABEL,
   type ImageSource,
   type RowProcessor,
+  type UnreadPicture,
 } from "./types.ts";

@@ -1,4 +1,6 @@
+import type { Tensor } from "../tensor/index.ts";
 import { type CollateOptions, collate, pictureSize } from "./collate.ts";
+import { dataError } from "./problem.ts";
 import type { Batch, Dataset, Example } from "./types.ts";
 
 export type PrefetchOptions = {
@@ -82,17 +84,28 @@ export type LoadedBatch = {
   labelTokens: number;
 };
 
+export type LoadOptions = Omit<CollateOptions, "rows"> &
+  PrefetchOptions & {
+    /** Shape of the picture of an example whose values nobody will need; undefined for what is to be read. */
+    readonly knownPicture?: ((index: number) => readonly number[] | undefined) | undefined;
+  };
+
 /** Batches of a dataset, read, tokenized and padded ahead of their use. `batches` is usually a BatchSampler. */
 export const loadBatches = (
   dataset: Dataset,
   batches: Iterable<BatchIndices>,
-  options: Omit<CollateOptions, "rows"> & PrefetchOptions,
+  options: LoadOptions,
 ): AsyncGenerator<LoadedBatch, void, undefined> =>
   prefetch(
     batches,
     async (batch) => {
       const indices = batch.flat();
-      const examples = await Promise.all(indices.map((index) => dataset.get(index)));
+      const examples = await Promise.all(
+        indices.map((index) => {
+          const shape = options.knownPicture?.(index);
+          return shape ? withoutPicture(dataset, index, shape) : dataset.get(index);
+        }),
+      );
       const part = (positions: readonly number[], rows?: number[][]): Batch => {
         const own = positions.map((position) => examples[position]!);
         const collated = collate(own, { ...options, ...(rows && { rows }) });
@@ -110,6 +123,21 @@ export const loadBatches = (
     },
     options,
   );
+
+/** An example whose picture has this shape, and is read only when it is asked for. */
+async function withoutPicture(dataset: Dataset, index: number, shape: readonly number[]): Promise<Example> {
+  const { pixelValues: _, ...example } = await textOf(dataset, index);
+  const read = async (): Promise<Tensor<"float32">> => {
+    const { pixelValues, file = dataset.name, line } = await dataset.get(index);
+    if (pixelValues && String(pixelValues.shape) === String(shape)) return pixelValues;
+    throw dataError(
+      "picture-changed",
+      { file, ...(line !== undefined && { line }) },
+      `the picture had the shape [${shape.join(", ")}] before, now ${pixelValues ? `[${pixelValues.shape.join(", ")}]` : "there is none"}. Leave the data as they are while a run reads them.`,
+    );
+  };
+  return { ...example, unreadPicture: { shape, read } };
+}
 
 /** The rows of a packed batch, as places in the list of all its examples. */
 function packedRows(batch: BatchIndices): number[][] | undefined {

@@ -13,9 +13,19 @@ export type Example = {
   labels: number[];
   /** The picture that the input is about, as the model reads it: [channels, height, width]. */
   pixelValues?: Tensor<"float32">;
+  /** In its stead, where nobody is expected to need it. */
+  unreadPicture?: UnreadPicture;
   /** Where it came from, for messages: the file, and the line (from 1) if the file has lines. */
   file?: string;
   line?: number;
+};
+
+/** A picture that was not read, because what follows from it is at hand. */
+export type UnreadPicture = {
+  /** [channels, height, width] */
+  readonly shape: readonly number[];
+  /** Reads it after all. @throws DataError */
+  readonly read: () => Promise<Tensor<"float32">>;
 };
 
 /** What has been seen so far; each row counts once, however often it is read. */
@@ -70,6 +80,12 @@ export type Batch = {
   labels: Tensor<"int64">;
   /** [images, channels, height, width]: the pictures of all examples that have one, in their order. */
   pixelValues?: Tensor<"float32">;
+  /** In their stead, if one of them was not read. */
+  unreadPictures?: {
+    readonly shape: readonly number[];
+    /** Values of some pictures, by their places among all. @throws DataError */
+    readonly read: (places: readonly number[]) => Promise<Tensor<"float32">>;
+  };
   /** With packing, [B, S]: 1 for tokens of a row's first example, 2 for those of its second …, 0 for padding. */
   segments?: Tensor<"int64">;
   /** With packing, [B, S]: a token's position in its own example; 0 for padding. */

@@ -12,6 +12,11 @@ export type ImageTextBatch = Seq2SeqBatch & {
   readonly pixelValues: Tensor<"float32">;
 };
 
+/** The same for a graph that need not read the pictures: their shape will do. */
+export type PicturedBatch = Seq2SeqBatch & {
+  readonly pixelValues: Tensor<"float32"> | Pick<Tensor<"float32">, "shape">;
+};
+
 /**
  * Loss of a batch of pictures of one size, as `seq2seqLoss` defines it.
  * Inputs besides those of `seq2seqLoss` and `imageInputs`: with dropout, random int32 `image_dropout_noise.<n>` [images, n]
@@ -48,7 +53,7 @@ const noiseName = (rows: number): string => `image_dropout_noise.${rows}`;
 /** Random bits for a batch's dropout masks and dropped paths, and those of its pictures: a function of the seed alone. */
 export function imageTextNoise(
   model: ImageTextToTextLM,
-  { inputIds, labels, pixelValues }: ImageTextBatch,
+  { inputIds, labels, pixelValues }: PicturedBatch,
   seed: number,
 ): Record<string, Tensor> {
   const [images, , height, width] = pixelValues.shape as [number, number, number, number];
@@ -65,14 +70,14 @@ export function imageTextNoise(
  */
 export function imageTextFeeds(
   model: ImageTextToTextLM,
-  { pixelValues, ...texts }: ImageTextBatch,
+  { pixelValues, ...texts }: PicturedBatch,
   options?: { lossScale?: number },
 ): Record<string, Tensor> {
   const [images, , height, width] = pixelValues.shape as [number, number, number, number];
   const features = images * model.imageTokens({ height, width });
   return {
     ...seq2seqFeeds(model, texts, options),
-    pixel_values: pixelValues,
+    ...("data" in pixelValues && { pixel_values: pixelValues }),
     image_rows: imageRows(texts.inputIds, { imageTokenId: model.imageTokenId, features }),
   };
 }

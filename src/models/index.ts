@@ -27,6 +27,7 @@ export {
   imageTextLabelledLoss,
   imageTextLoss,
   imageTextNoise,
+  type PicturedBatch,
 } from "./image-text-loss.ts";
 export { type LabelChunk, type LabelledLoss, labelInputNames, labelSizes } from "./labelled-loss.ts";
 export { LanguageModel, type ModelOrigin } from "./language-model.ts";

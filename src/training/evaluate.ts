@@ -65,6 +65,7 @@ export async function evaluate(
       side,
       labels: objectiveOf(model).labels,
       ...(signal && { signal }),
+      knownPicture: (index) => options.prefixCache?.pictureShape("evaluation", index),
     })) {
       for (const part of batch.parts) sum += await step.run(part);
       labelTokens += batch.labelTokens;

@@ -1,4 +1,4 @@
-import type { Batch, LabelLayout } from "../data/index.ts";
+import { type Batch, type LabelLayout, picturesShape } from "../data/index.ts";
 import { DataError, UnsupportedModelError } from "../errors.ts";
 import {
   CausalLM,
@@ -7,7 +7,6 @@ import {
   causalNoise,
   type DropoutOptions,
   type ImageSize,
-  type ImageTextBatch,
   ImageTextToTextLM,
   imageRows,
   imageTextFeeds,
@@ -15,6 +14,7 @@ import {
   imageTextNoise,
   type LabelledLoss,
   type LanguageModel,
+  type PicturedBatch,
   Seq2SeqLM,
   seq2seqFeeds,
   seq2seqLabelledLoss,
@@ -77,25 +77,31 @@ const imageText = (model: ImageTextToTextLM): Objective => {
   const text = seq2seq(model);
   return {
     labels: "decoder",
-    imageSize: ({ pixelValues }) => {
-      const [, , height, width] = pixelValues?.shape ?? [];
-      return pixelValues && { height: height!, width: width! };
+    imageSize(batch) {
+      const [, , height, width] = picturesShape(batch) ?? [];
+      return height === undefined || width === undefined ? undefined : { height, width };
     },
     readsPictures: true,
     packs: false,
     loss: ({ image, ...options }) =>
       image ? imageTextLabelledLoss(model, { image, ...options }) : text.loss({ image, ...options }),
     feeds(batch, options) {
-      if (hasPictures(batch)) return imageTextFeeds(model, batch, options);
+      const pictured = withPictures(batch);
+      if (pictured) return imageTextFeeds(model, pictured, options);
       imageRows(batch.inputIds, { imageTokenId: model.imageTokenId, features: 0 }); // placeholders without a picture
       return text.feeds(batch, options);
     },
-    noise: (batch, seed) =>
-      hasPictures(batch) ? imageTextNoise(model, batch, seed) : text.noise(batch, seed),
+    noise(batch, seed) {
+      const pictured = withPictures(batch);
+      return pictured ? imageTextNoise(model, pictured, seed) : text.noise(batch, seed);
+    },
   };
 };
 
-const hasPictures = (batch: Batch): batch is Batch & ImageTextBatch => batch.pixelValues !== undefined;
+function withPictures(batch: Batch): PicturedBatch | undefined {
+  const pixelValues = batch.pixelValues ?? batch.unreadPictures;
+  return pixelValues && { ...batch, pixelValues };
+}
 
 const noPictures =
   ({ modelType }: LanguageModel) =>

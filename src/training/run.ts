@@ -89,7 +89,7 @@ export class Run {
 
   private async loop(): Promise<TrainEnd["reason"]> {
     const { context, evaluations, state } = this;
-    const groups = stepBatches(context, this.parts.sampler, state);
+    const groups = stepBatches(context, this.parts.sampler, state, this.parts.prefixCache);
     try {
       // Graphs are loaded for what the first batch is like, before training is said to begin.
       const first = state.step < state.totalSteps ? await groups.next() : undefined;

@@ -1,7 +1,7 @@
 import type { Value } from "../graph/index.ts";
 import type { ImageSize } from "../models/index.ts";
 import type { Engine, Session } from "../runtime/index.ts";
-import type { KeptValues } from "./prefix-cache/index.ts";
+import type { Prefix } from "./prefix-cache/index.ts";
 
 /** Each holds the model's weights once: pictures of many sizes are loaded for again and again rather than fill the memory. */
 const MAX_SESSIONS = 2;
@@ -15,8 +15,8 @@ export type GraphKind = {
 };
 
 /** A graph that is loaded, and the frozen values that it is fed, if some are kept. */
-export type Loaded = { readonly session: Session; readonly kept: KeptValues | undefined };
-type Built = { readonly outputs: Record<string, Value>; readonly kept?: KeptValues | undefined };
+export type Loaded = { readonly session: Session; readonly kept: Prefix | undefined };
+type Built = { readonly outputs: Record<string, Value>; readonly kept?: Prefix | undefined };
 
 export const nameOfKind = ({ image, packed }: GraphKind): string =>
   image ? `${image.height} × ${image.width}` : packed ? "packed text" : "text";

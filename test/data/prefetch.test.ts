@@ -9,7 +9,8 @@ import {
   loadBatches,
   prefetch,
 } from "../../src/data/prefetch.ts";
-import { zeros } from "../../src/tensor/index.ts";
+import type { Dataset } from "../../src/data/types.ts";
+import { tensor, zeros } from "../../src/tensor/index.ts";
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -154,4 +155,45 @@ test("loadBatches tells where each example of the dataset is: in rows of their o
       [2, 1, 0, 2],
     ],
   ]);
+});
+
+describe("pictures that are known", () => {
+  const picture = (value: number) => tensor("float32", [1, 1, 2], Float32Array.of(value, value));
+  const examples = [0, 1, 2].map((i) => ({ inputIds: [i], labels: [i], pixelValues: picture(i) }));
+  const load = async (dataset: Dataset, known: readonly number[]) => {
+    const { value } = await loadBatches(dataset, [[0, 1, 2]], {
+      padTokenId: 9,
+      knownPicture: (index) => (known.includes(index) ? [1, 1, 2] : undefined),
+    }).next();
+    return (value as LoadedBatch).parts[0]!;
+  };
+
+  test("are not read, unless they are asked for", async () => {
+    const asked: number[] = [];
+    const dataset: Dataset = {
+      ...memoryDataset(examples),
+      async get(index) {
+        asked.push(index);
+        return examples[index]!;
+      },
+      getText: async (index) => ({ inputIds: [index], labels: [index] }),
+    };
+    const { pixelValues, unreadPictures, inputIds } = await load(dataset, [0, 2]);
+    expect(asked).toEqual([1]);
+    expect(pixelValues).toBeUndefined();
+    expect([...inputIds.data].map(Number)).toEqual([0, 1, 2]);
+    expect(unreadPictures!.shape).toEqual([3, 1, 1, 2]);
+    expect([...(await unreadPictures!.read([2, 1])).data]).toEqual([2, 2, 1, 1]);
+    expect(asked).toEqual([1, 2]);
+    expect((await load(dataset, [])).unreadPictures).toBeUndefined();
+  });
+
+  test("that have another shape by then are an error that names the row", async () => {
+    const changed = { ...examples[2]!, pixelValues: zeros("float32", [1, 2, 2]), file: "a.jsonl", line: 3 };
+    const dataset = memoryDataset([examples[0]!, examples[1]!, changed]);
+    const { unreadPictures } = await load(dataset, [2]);
+    await expect(unreadPictures!.read([2])).rejects.toThrow(
+      "a.jsonl:3: the picture had the shape [1, 1, 2] before, now [1, 2, 2]",
+    );
+  });
 });

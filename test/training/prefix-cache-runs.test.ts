@@ -3,8 +3,6 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { LoraConfigOptions } from "../../src/adapters/config-options.ts";
 import { memoryDataset } from "../../src/data/index.ts";
-import type { Value } from "../../src/graph/index.ts";
-import type { Engine, Session } from "../../src/runtime/index.ts";
 import {
   type TrainBegin,
   Trainer,
@@ -13,6 +11,7 @@ import {
   type TrainResult,
 } from "../../src/training/index.ts";
 import { sharedEngine } from "../support/run-graph.ts";
+import { type Counts, countingEngine } from "./counting-engine.ts";
 import { randomExamples } from "./cut-case.ts";
 import { freshAdapter, plainRun, referenceCase, temporaryFolder, weightsOf } from "./trainer-runs.ts";
 
@@ -22,32 +21,7 @@ const reference = referenceCase("llama-qv");
 const lastLayer: LoraConfigOptions = { layersToTransform: [1], layersPattern: "layers" };
 const examples = randomExamples([6, 9, 4, 12, 7], { vocabulary: 80 });
 
-/** An engine that counts the runs of programs that give what is kept. */
-function counting(): { engine: Engine; prefixRuns: () => number; open: () => number } {
-  let [prefixRuns, open] = [0, 0];
-  const wrapped: Engine = {
-    ...{ device: engine().device, version: engine().version },
-    upload: (tensors) => engine().upload(tensors),
-    dispose: async () => {},
-    async createSession(outputs: Readonly<Record<string, Value>>): Promise<Session> {
-      const session = await engine().createSession(outputs);
-      const isPrefix = Object.keys(outputs).every((name) => name.startsWith("kept."));
-      if (isPrefix) open++;
-      return {
-        ...{ inputs: session.inputs, outputs: session.outputs },
-        run(feeds, options) {
-          if (isPrefix) prefixRuns++;
-          return session.run(feeds, options);
-        },
-        dispose() {
-          if (isPrefix) open--;
-          return session.dispose();
-        },
-      };
-    },
-  };
-  return { engine: wrapped, prefixRuns: () => prefixRuns, open: () => open };
-}
+const counting = (): Counts => countingEngine(engine);
 
 type Outcome = { result: TrainResult; begin: TrainBegin | undefined; weights: Record<string, number[]> };
 
@@ -115,7 +89,7 @@ describe("the prefix cache", () => {
         },
       ],
     });
-    expect(counted.prefixRuns()).toBe(3); // batches of the first epoch
+    expect(counted.runs("kept")).toBe(3); // batches of the first epoch
     expect(open).toEqual([1, 1, 1, ...Array(7).fill(0)]);
   });
 
@@ -134,13 +108,13 @@ describe("the prefix cache", () => {
     }
   });
 
-  test("serves evaluation too", async () => {
+  test("serves evaluation too, which finds what training has kept of the same examples", async () => {
     const counted = counting();
     const without = await run({ prefixCache: "off" }, { evalExamples: 4 });
     const cached = await run({ prefixCache: "memory", engine: counted.engine }, { evalExamples: 4 });
     expectSame(cached, without);
     expect(cached.result.best!.loss / without.result.best!.loss).toBeCloseTo(1, 6);
-    expect(counted.prefixRuns()).toBe(3 + 2); // of training and of evaluation
+    expect(counted.runs("kept")).toBe(3);
   });
 
   test("room for some examples: the others are computed each time", async () => {
@@ -153,7 +127,7 @@ describe("the prefix cache", () => {
       engine: counted.engine,
     });
     expectSame(cached, without);
-    expect(counted.prefixRuns()).toBeGreaterThan(3);
+    expect(counted.runs("kept")).toBeGreaterThan(3);
   });
 
   test("float16 takes half the room, and is near", async () => {
@@ -195,7 +169,7 @@ describe("the prefix cache", () => {
     const counted = counting();
     const rest = await run({ prefixCache: "disk", outputDir, resume: true, engine: counted.engine });
     expect(rest.result.reason).toBe("finished");
-    expect(counted.prefixRuns()).toBe(0);
+    expect(counted.runs("kept")).toBe(0);
     const tail = lossesOf(whole).slice(-rest.result.steps.length);
     for (const [i, loss] of lossesOf(rest).entries()) expect(loss / tail[i]!).toBeCloseTo(1, 5);
     expect(
@@ -209,10 +183,10 @@ describe("the prefix cache", () => {
     const first = await run(options);
     const again = counting();
     expectSame(await run({ ...options, engine: again.engine }), first);
-    expect(again.prefixRuns()).toBe(0);
+    expect(again.runs("kept")).toBe(0);
     const other = counting();
     await run({ ...options, engine: other.engine }, { lora: { ...lastLayer, targetModules: ["down_proj"] } });
-    expect(other.prefixRuns()).toBe(3);
+    expect(other.runs("kept")).toBe(3);
   });
 
   test.each([

@@ -10,7 +10,7 @@ import { fedShape, type KeptRows, rowsOf } from "./kept-rows.ts";
 
 /** A value kept for every example. */
 export type Kept = {
-  /** "kept.0", "kept.1", …, in the order in which they are computed. */
+  /** "kept.0", "kept.1", … (see `CutOptions.called`), in the order in which they are computed. */
   readonly name: string;
   /** In the graph that was cut. */
   readonly value: Value;
@@ -53,6 +53,8 @@ export type CutOptions = {
   readonly flopsPerByte?: number;
   /** Save at least this share of the FLOPs, or keep nothing. Default 0.02. */
   readonly minSavedShare?: number;
+  /** What kept values are called, with a number behind it. Default "kept". */
+  readonly called?: string;
   /** Symbols that count examples, or what belongs to an example each; the first counts examples. Default: batch, images. */
   readonly batchSymbols?: readonly string[];
 };
@@ -79,7 +81,7 @@ export function cutFrozen(
   outputs: Readonly<Record<string, Value>>,
   { flopsPerByte = 1000, minSavedShare = 0.02, ...options }: CutOptions,
 ): Cut | undefined {
-  const { batchSymbols = ["batch", "images"] } = options;
+  const { batchSymbols = ["batch", "images"], called = "kept" } = options;
   const sizes: Sizes = new Map(Object.entries(options.sizes));
   const values = reachable(Object.values(outputs));
   const kinds = classify(values, options);
@@ -96,7 +98,7 @@ export function cutFrozen(
   });
   if (chosen.length === 0) return undefined;
 
-  const kept = chosen.map((value, i): Kept => ({ name: `kept.${i}`, value, rows: rowsOfValue(value)! }));
+  const kept = chosen.map((value, i): Kept => ({ name: `${called}.${i}`, value, rows: rowsOfValue(value)! }));
   for (const { source } of values)
     if (source.kind === "input" && kept.some(({ name }) => name === source.name))
       throw new GraphError(`An input is called "${source.name}", as a kept value would be; rename it.`, {

@@ -1,5 +1,4 @@
 export { decodeExample, encodeExample } from "./encoding.ts";
-export { KeptValues } from "./kept-values.ts";
 export { exampleKey, type PrefixKeyOptions, prefixKey, type WeightDigests } from "./keys.ts";
 export { MemoryStore, type MemoryStoreOptions } from "./memory-store.ts";
 export {
@@ -8,10 +7,8 @@ export {
   type PrefixCachePlanOptions,
   planPrefixCache,
 } from "./plan.ts";
-export {
-  PrefixCache,
-  type PrefixCacheReport,
-  type PrefixCacheSettings,
-} from "./prefix-cache.ts";
+export type { Prefix } from "./prefix.ts";
+export { PrefixCache, type PrefixCacheOptions } from "./prefix-cache.ts";
+export type { PrefixCacheReport, PrefixCacheSettings } from "./stores.ts";
 export { TieredStore } from "./tiered-store.ts";
 export type { KeptDType, KeptExample, PrefixStats, PrefixStore } from "./types.ts";

@@ -28,6 +28,13 @@ export async function exampleKey(feeds: Readonly<Record<string, Tensor>>, scope 
   return digestOf([scope, await Promise.all(facts)]);
 }
 
+/** Names what belongs to several things by their names. */
+export const combinedKey = (...names: readonly string[]): Promise<string> => digestOf(names);
+
+/** Names a graph by its operators and constants, and by where its weights lie: within a process that is what computes the values. */
+export const graphKey = (outputs: Readonly<Record<string, Value>>): Promise<string> =>
+  sha256(emit(outputs).model);
+
 /** Digests of weights, by where they lie; good as long as the files are taken not to change. */
 export type WeightDigests = Map<unknown, Promise<string>>;
 
