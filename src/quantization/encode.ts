@@ -1,10 +1,23 @@
 import { readStorage } from "../graph/index.ts";
 import type { Parameter } from "../nn/index.ts";
-import { byteSize, numel, type Tensor, toFloat32, typedArrays } from "../tensor/index.ts";
+import {
+  bfloat16ArrayToFloat32,
+  byteSize,
+  type DType,
+  float16ArrayToFloat32,
+  numel,
+  type Tensor,
+  toFloat32,
+  typedArrays,
+} from "../tensor/index.ts";
+import { ahead } from "./ahead.ts";
 import type { RowCodes } from "./row-codes.ts";
 
-/** Elements that are float32 in memory at a time. */
+/** Elements that are read at a time. */
 const pieceSize = 2 ** 22;
+
+/** Elements that are float32 at a time: few enough to stay in a processor's cache. */
+const blockSize = 2 ** 14;
 
 /** A weight in codes. */
 export type EncodedWeight = {
@@ -15,8 +28,8 @@ export type EncodedWeight = {
 };
 
 /**
- * Writes a weight [out, in] in codes, some rows at a time.
- * @throws GraphError if it has no values yet, CheckpointError if they cannot be read.
+ * Writes a loaded weight [out, in] in codes, some rows at a time.
+ * @throws CheckpointError if its values cannot be read.
  */
 export async function encodeWeight(parameter: Parameter, format: RowCodes): Promise<EncodedWeight> {
   const [out, inner] = parameter.shape as [number, number];
@@ -31,7 +44,7 @@ export async function encodeWeight(parameter: Parameter, format: RowCodes): Prom
     format.scales(rows, inner, part);
     const room = codes.subarray((row * codes.length) / out, ((row + count) * codes.length) / out);
     wrong += format.encode(rows, inner, part, room);
-    for (let i = 0; i < rows.length; i++) all += rows[i]! * rows[i]!;
+    all += sumOfSquares(rows);
     row += count;
   }
   return {
@@ -45,27 +58,46 @@ export async function encodeWeight(parameter: Parameter, format: RowCodes): Prom
   };
 }
 
-/** Whole rows of a weight, as float32. */
+function sumOfSquares(values: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i]! * values[i]!;
+  return sum;
+}
+
+/** Some whole rows of a weight at a time, as float32; they are good until the next ones. */
 async function* piecesOf(parameter: Parameter): AsyncGenerator<Float32Array> {
+  const inner = parameter.shape[1]!;
   const { data, storage } = parameter;
   const dtype = data ? "float32" : storage!.dtype;
-  for await (const bytes of bytesOf(parameter)) {
+  const length = Math.max(1, Math.floor(blockSize / inner)) * inner;
+  const room = new Float32Array(length);
+  for await (const bytes of ahead(readsOf(parameter))) {
     const values = new typedArrays[dtype](bytes.buffer, bytes.byteOffset, bytes.length / byteSize(dtype));
-    yield toFloat32({ dtype, shape: [values.length], data: values }).data;
+    for (let start = 0; start < values.length; start += length)
+      yield float32Values(dtype, values.subarray(start, start + length), room);
   }
 }
 
-/** The bytes of a weight [out, in] as it is stored, some whole rows at a time. */
-export async function* bytesOf(parameter: Parameter): AsyncGenerator<Uint8Array> {
+/** In `room`, if these are half floats. */
+function float32Values(dtype: DType, values: Tensor["data"], room: Float32Array<ArrayBuffer>): Float32Array {
+  if (dtype === "bfloat16" || dtype === "float16") {
+    const widen = dtype === "bfloat16" ? bfloat16ArrayToFloat32 : float16ArrayToFloat32;
+    return widen(values as Uint16Array, room.subarray(0, values.length));
+  }
+  return toFloat32({ dtype, shape: [values.length], data: values } as Tensor).data;
+}
+
+/** Reads of the bytes of a loaded weight [out, in] as it is stored, some whole rows each. */
+export function* readsOf(parameter: Parameter): Generator<() => Promise<Uint8Array>> {
   const [out, inner] = parameter.shape as [number, number];
   const { data, storage } = parameter;
-  if (!data && !storage) await parameter.materialize(); // says that nothing has been loaded
   const rowBytes = inner * (data ? 4 : byteSize(storage!.dtype));
   const rows = Math.max(1, Math.floor(pieceSize / inner));
   for (let row = 0; row < out; row += rows) {
     const [start, length] = [row * rowBytes, (Math.min(row + rows, out) - row) * rowBytes];
-    if (data) yield new Uint8Array(data.data.buffer, data.data.byteOffset + start, length);
-    else yield readStorage({ ...storage!, byteOffset: storage!.byteOffset + start, byteLength: length });
+    if (data) yield async () => new Uint8Array(data.data.buffer, data.data.byteOffset + start, length);
+    else
+      yield () => readStorage({ ...storage!, byteOffset: storage!.byteOffset + start, byteLength: length });
   }
 }
 

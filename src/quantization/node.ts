@@ -7,14 +7,15 @@ import { fileSource, writeFileAtomic, writeSafetensors } from "../checkpoint/nod
 import type { WeightStorage } from "../graph/index.ts";
 import type { Parameter } from "../nn/index.ts";
 import type { Tensor } from "../tensor/index.ts";
-import { bytesOf } from "./encode.ts";
+import { ahead } from "./ahead.ts";
+import { readsOf } from "./encode.ts";
 import type { CodeStore, StoredWeight } from "./stored-codes.ts";
 
-/** Codes that are in memory at a time; a file of the cache has about as many bytes. */
-const fileSize = 2 ** 28;
+/** A file of the cache has about as many bytes; one is written while codes for the next are made. */
+const fileSize = 2 ** 25;
 
 /** Counted up when the codes of a weight change. */
-const VERSION = 1;
+const VERSION = 2;
 
 const INDEX = "index.json";
 
@@ -44,10 +45,13 @@ export async function cachedCodes(
     const errors: Record<string, number> = {};
     let tensors = new Map<string, Tensor>();
     let bytes = 0;
+    let writing = Promise.resolve();
     const write = async (): Promise<void> => {
+      await writing;
       const file = `codes-${files.length}.safetensors`;
-      await writeSafetensors(join(directory, file), tensors);
       files.push(file);
+      writing = writeSafetensors(join(directory, file), tensors);
+      writing.catch(() => undefined); // thrown by whoever waits for it
       tensors = new Map();
       bytes = 0;
     };
@@ -58,6 +62,7 @@ export async function cachedCodes(
       if (bytes >= fileSize) await write();
     }
     if (tensors.size > 0) await write();
+    await writing;
     await writeFileAtomic(join(directory, INDEX), JSON.stringify({ files, errors } satisfies Index));
     return (await readCached(directory))!;
   };
@@ -82,9 +87,9 @@ async function readCached(directory: string): Promise<Map<string, StoredWeight> 
 /** A hash of the weights as they are stored, their names and the format of the codes. */
 async function contentKey(parameters: ReadonlyMap<string, Parameter>, format: string): Promise<string> {
   const hash = createHash("sha256").update(`graft ${VERSION} ${format}`);
-  for (const [name, parameter] of parameters) {
-    hash.update(`\n${name} ${parameter.data ? "float32" : parameter.storage?.dtype} ${parameter.shape}\n`);
-    for await (const piece of bytesOf(parameter)) hash.update(piece);
-  }
+  for (const [name, { data, storage, shape }] of parameters)
+    hash.update(`\n${name} ${data ? "float32" : storage?.dtype} ${shape}`);
+  const reads = [...parameters.values()].flatMap((parameter) => [...readsOf(parameter)]);
+  for await (const piece of ahead(reads)) hash.update(piece);
   return hash.digest("hex").slice(0, 32);
 }

@@ -1,4 +1,5 @@
 import { Linear, type Parameter, type PreTrainedModel } from "../nn/index.ts";
+import { ahead } from "./ahead.ts";
 import { type EncodedWeight, encodeWeight } from "./encode.ts";
 import { int4Codes } from "./int4.ts";
 import { int8Codes } from "./int8.ts";
@@ -87,12 +88,17 @@ function linearLayers(model: PreTrainedModel, head: boolean): [path: string, lin
 /** An adapter's own weights, even where nothing trains them, do not lie in the checkpoint. */
 const isFrozen = ({ trainable, storage }: Parameter): boolean => !trainable && storage !== undefined;
 
-async function* encodeAll(
+const encodeAll = (
   weights: ReadonlyMap<string, Parameter>,
   format: RowCodes,
-): AsyncGenerator<[name: string, weight: EncodedWeight]> {
-  for (const [name, weight] of weights) yield [name, await encodeWeight(weight, format)];
-}
+): AsyncGenerator<readonly [name: string, weight: EncodedWeight]> =>
+  ahead(
+    [...weights].map(
+      ([name, weight]) =>
+        async () =>
+          [name, await encodeWeight(weight, format)] as const,
+    ),
+  );
 
 async function codeStore(
   weights: ReadonlyMap<string, Parameter>,

@@ -85,10 +85,12 @@ export function float32ToBfloat16(value: number): number {
   return narrowToBfloat16(bitsCell[0]!);
 }
 
-/** Values of an array of float16 bits. */
-export function float16ArrayToFloat32(halves: Uint16Array): Float32Array {
+/** Values of an array of float16 bits, in `values` if there is one of as many. */
+export function float16ArrayToFloat32(
+  halves: Uint16Array,
+  values = new Float32Array(halves.length),
+): Float32Array {
   const table = float16Bits();
-  const values = new Float32Array(halves.length);
   const bits = bitsOf(values);
   for (let i = 0; i < halves.length; i++) bits[i] = table[halves[i]!]!;
   return values;
@@ -102,9 +104,11 @@ export function float32ArrayToFloat16(values: Float32Array): Uint16Array {
   return halves;
 }
 
-/** Values of an array of bfloat16 bits. */
-export function bfloat16ArrayToFloat32(halves: Uint16Array): Float32Array {
-  const values = new Float32Array(halves.length);
+/** Values of an array of bfloat16 bits, in `values` if there is one of as many. */
+export function bfloat16ArrayToFloat32(
+  halves: Uint16Array,
+  values = new Float32Array(halves.length),
+): Float32Array {
   const bits = bitsOf(values);
   for (let i = 0; i < halves.length; i++) bits[i] = halves[i]! << 16;
   return values;
