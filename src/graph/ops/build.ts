@@ -1,5 +1,14 @@
 import type { DType } from "../../tensor/index.ts";
-import { type Dim, dimDivide, dimProduct, dimSubtract, type Shape, shapeEquals } from "../dim.ts";
+import {
+  type Dim,
+  dimDivide,
+  dimEquals,
+  dimProduct,
+  dimSubtract,
+  formatShape,
+  type Shape,
+  shapeEquals,
+} from "../dim.ts";
 import { dimValue, type Node, scalar, Value } from "../value.ts";
 import { inference } from "./infer.ts";
 import type { AttributesOf, ConvAttributes, InputsOf, OpName } from "./signatures.ts";
@@ -201,15 +210,26 @@ export const convTranspose = (
   }: Partial<AttributesOf<"ConvTranspose">> = {},
 ): Value => apply("ConvTranspose", [x, w], { strides, pads, dilations, group, outputPadding });
 
+/** Shapes that values have been given: whoever reshapes one in the same way again gets the same value. */
+const reshaped = new WeakMap<Value, Map<string, Value>>();
+
 /** The same elements in another shape; one dimension may be -1. The value itself if nothing changes. */
 export function reshape(x: Value, shape: Shape): Value {
   const open = shape.indexOf(-1);
-  const known = dimProduct(shape.filter((_, i) => i !== open));
+  const rest = dimProduct(shape.filter((_, i) => i !== open));
   const resolved =
     open < 0
       ? shape
-      : shape.map((dim, i) => (i === open ? (dimDivide(dimProduct(x.shape), known) ?? -1) : dim));
-  return shapeEquals(x.shape, resolved) ? x : apply("Reshape", [x], { shape: resolved });
+      : shape.map((dim, i) => (i === open ? (dimDivide(dimProduct(x.shape), rest) ?? -1) : dim));
+  if (shapeEquals(x.shape, resolved)) return x;
+  if (x.source.kind === "node" && x.source.node.op === "Reshape")
+    return reshape((x.source.node as Node<"Reshape">).inputs[0], resolved);
+  const known = reshaped.get(x) ?? new Map<string, Value>();
+  reshaped.set(x, known);
+  const key = formatShape(resolved);
+  const value = known.get(key) ?? apply("Reshape", [x], { shape: resolved });
+  known.set(key, value);
+  return value;
 }
 
 /** Undoing a transposition gives what was transposed. */
@@ -250,9 +270,12 @@ export const expand = (x: Value, shape: Shape): Value =>
 export const concat = (inputs: readonly Value[], axis: number): Value =>
   inputs.length === 1 ? inputs[0]! : apply("Concat", inputs, { axis: fromEnd(axis, inputs[0]!) });
 
-/** Elements start to end (exclusive) along one axis; both count from the front. */
-export const slice = (x: Value, axis: number, start: Dim, end: Dim): Value =>
-  apply("Slice", [x], { axis: fromEnd(axis, x), start, end });
+/** Elements start to end (exclusive) along one axis; both count from the front. The value itself if that is all of it. */
+export function slice(x: Value, axis: number, start: Dim, end: Dim): Value {
+  const at = fromEnd(axis, x);
+  if (start === 0 && dimEquals(end, x.shape[at] ?? 0)) return x;
+  return apply("Slice", [x], { axis: at, start, end });
+}
 
 /** Zeros before and after along one axis. */
 export const pad = (x: Value, axis: number, before: Dim, after: Dim): Value =>
