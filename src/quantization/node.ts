@@ -9,6 +9,7 @@ import type { Parameter } from "../nn/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { ahead } from "./ahead.ts";
 import { readsOf } from "./encode.ts";
+import { hold, makeRoom } from "./room/node.ts";
 import type { CodeStore, StoredWeight } from "./stored-codes.ts";
 
 /** A file of the cache has about as many bytes; one is written while codes for the next are made. */
@@ -26,18 +27,27 @@ type Index = { readonly files: readonly string[]; readonly errors: Readonly<Reco
 export const defaultCacheDirectory = (): string =>
   join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "graft", "quantized");
 
+/** What codes may take altogether: `$GRAFT_QUANTIZED_CACHE_BYTES`, or 10 GB. */
+function defaultMaxBytes(): number {
+  const bytes = Number.parseFloat(process.env["GRAFT_QUANTIZED_CACHE_BYTES"] ?? "");
+  return bytes >= 0 ? bytes : 10e9;
+}
+
+type CacheOptions = { readonly directory?: string | undefined; readonly maxBytes?: number | undefined };
+
 /**
  * Keeps codes in safetensors files below a directory, for ONNX Runtime to map, under a name made of the weights' contents: a
- * second run finds them there.
+ * second run finds them there. Where all codes take more than `maxBytes`, the least recently used are removed that no process uses.
  * @throws CheckpointError if weights cannot be read or files not be written.
  */
 export async function cachedCodes(
   parameters: ReadonlyMap<string, Parameter>,
   format: string,
-  cacheDirectory = defaultCacheDirectory(),
+  { directory: cache = defaultCacheDirectory(), maxBytes = defaultMaxBytes() }: CacheOptions = {},
 ): Promise<CodeStore> {
-  const directory = join(cacheDirectory, await contentKey(parameters, format));
+  const directory = join(cache, await contentKey(parameters, format));
   return async (encoded) => {
+    await hold(directory);
     const cached = await readCached(directory);
     if (cached) return cached;
     await mkdir(directory, { recursive: true });
@@ -64,6 +74,7 @@ export async function cachedCodes(
     if (tensors.size > 0) await write();
     await writing;
     await writeFileAtomic(join(directory, INDEX), JSON.stringify({ files, errors } satisfies Index));
+    await makeRoom(cache, maxBytes);
     return (await readCached(directory))!;
   };
 }

@@ -24,6 +24,8 @@ export type QuantizeOptions = {
    * memory, as a browser does.
    */
   readonly cacheDirectory?: string | null;
+  /** What all codes of the directory may take, in bytes; by default `$GRAFT_QUANTIZED_CACHE_BYTES`, or 10 GB. */
+  readonly maxCacheBytes?: number;
 };
 
 /** A layer that was to be quantised. */
@@ -52,12 +54,12 @@ export type QuantizationReport = {
  */
 export async function quantizeWeights(
   model: PreTrainedModel,
-  { dtype, head = true, maxError = maxErrors[dtype], cacheDirectory }: QuantizeOptions,
+  { dtype, head = true, maxError = maxErrors[dtype], cacheDirectory, maxCacheBytes }: QuantizeOptions,
 ): Promise<QuantizationReport> {
   const format = formats[dtype];
   const layers = linearLayers(model, head).filter(([, { inFeatures }]) => format.fits(inFeatures));
   const weights = new Map(layers.map(([path, { weight }]) => [path, weight]));
-  const store = await codeStore(weights, dtype, cacheDirectory);
+  const store = await codeStore(weights, dtype, { directory: cacheDirectory, maxBytes: maxCacheBytes });
   const stored = await store(encodeAll(weights, format));
   const rounded = { forward: format.codeDtype === "int8", backward: format.codeDtype === "int8" };
   const quantized: QuantizedLayer[] = [];
@@ -103,10 +105,10 @@ const encodeAll = (
 async function codeStore(
   weights: ReadonlyMap<string, Parameter>,
   format: string,
-  cacheDirectory: string | null | undefined,
+  { directory, maxBytes }: { directory: string | null | undefined; maxBytes: number | undefined },
 ): Promise<CodeStore> {
   const { process } = globalThis as { process?: { versions?: { node?: string } } };
-  if (cacheDirectory === null || process?.versions?.node === undefined) return inMemory;
+  if (directory === null || process?.versions?.node === undefined) return inMemory;
   const { cachedCodes } = await import("./node.ts");
-  return cachedCodes(weights, format, cacheDirectory);
+  return cachedCodes(weights, format, { directory, maxBytes });
 }

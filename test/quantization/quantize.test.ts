@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -154,6 +154,17 @@ describe("the cache of codes", () => {
     expect(readdirSync(cacheDirectory)).toHaveLength(2);
   });
 
+  test("keeps what is used beyond its size, and removes what is not", async () => {
+    const cacheDirectory = emptyCache();
+    const old = join(cacheDirectory, "0".repeat(32));
+    mkdirSync(old, { recursive: true });
+    writeFileSync(join(old, "codes-0.safetensors"), "x".repeat(100));
+    const model = await caseOf("llama-qv").loadBase();
+    await quantizeWeights(model, { dtype: "int8", cacheDirectory, maxCacheBytes: 1 });
+    expect(existsSync(old)).toBe(false);
+    expect(readdirSync(cacheDirectory)).toHaveLength(1);
+  });
+
   test("is written again where it was not finished", async () => {
     const cacheDirectory = emptyCache();
     const quantize = async () =>
@@ -164,6 +175,7 @@ describe("the cache of codes", () => {
     writeFileSync(join(place, "codes-0.safetensors"), "half a file");
     const { quantized } = await quantize();
     expect(quantized.length).toBeGreaterThan(0);
-    expect(readdirSync(place).sort()).toEqual(["codes-0.safetensors", "index.json"]);
+    const files = readdirSync(place).filter((name) => !name.startsWith("used-by-"));
+    expect(files.sort()).toEqual(["codes-0.safetensors", "index.json"]);
   });
 });
