@@ -77,7 +77,7 @@ for (const dtype of values.dtypes.split(",") as BaseDtype[]) {
   for (const [name, { data: tensor }] of peft.trainableParameters())
     if (name.includes("lora_B"))
       for (const i of tensor!.data.keys()) tensor!.data[i] = 0.02 * Math.sin(i * 12.9898);
-  const step = await TrainingStep.create(model, engine);
+  const step = new TrainingStep(model, engine);
   const { loss, gradients } = await step.run(batch, { lossScale: 1 / batch.labelTokens, seed: 0 });
   await step.dispose();
   for (const [name, { data: tensor }] of peft.trainableParameters())

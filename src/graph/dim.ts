@@ -103,6 +103,35 @@ export function dimDivide(a: Dim, b: Dim): Dim | undefined {
   return SymbolicDim.from(quotient);
 }
 
+/**
+ * ⌊symbol / divisor⌋, as a symbol of its own: of polynomials with it nothing is known but that.
+ * @throws GraphError for a polynomial, and for a divisor that is no positive integer.
+ */
+export function dimFloorDivide(dim: Dim, divisor: number): Dim {
+  const name = symbolName(dim);
+  if (!Number.isInteger(divisor) || divisor < 1 || (typeof dim !== "number" && name === undefined))
+    throw new GraphError(
+      `Only a symbol can be divided, and by a positive integer; got ${dim} / ${divisor}.`,
+      {
+        code: "floor-divide",
+      },
+    );
+  if (divisor === 1) return dim;
+  return typeof dim === "number"
+    ? Math.floor(dim / divisor)
+    : SymbolicDim.from(new Map([[`${name}/${divisor}`, 1]]));
+}
+
+/** What a symbol of `dimFloorDivide` divides, which may be such a symbol itself, and by what; undefined for any other symbol. */
+export function dividedSymbol(name: string): { readonly of: string; readonly divisor: number } | undefined {
+  const at = name.lastIndexOf("/");
+  return at < 0 ? undefined : { of: name.slice(0, at), divisor: Number(name.slice(at + 1)) };
+}
+
+/** Whether a quotient is in a dimension: only such a one is 0 where no symbol is. */
+export const hasQuotient = (dim: Dim): boolean =>
+  typeof dim !== "number" && [...dim.terms.keys()].some((monomial) => monomial.includes("/"));
+
 /** Number of elements. */
 export const dimProduct = (shape: Shape): Dim => shape.reduce<Dim>(dimMultiply, 1);
 
@@ -136,15 +165,19 @@ export function evaluateDim(dim: Dim, symbols: ReadonlyMap<string, number>): num
   let total = 0;
   for (const [monomial, k] of dim.terms) {
     let product = k;
-    for (const factor of factorsOf(monomial)) {
-      const value = symbols.get(factor);
-      if (value === undefined)
-        throw new GraphError(`The size of "${factor}" is not known.`, { code: "unbound-symbol" });
-      product *= value;
-    }
+    for (const factor of factorsOf(monomial)) product *= evaluateSymbol(factor, symbols);
     total += product;
   }
   return total;
+}
+
+function evaluateSymbol(name: string, symbols: ReadonlyMap<string, number>): number {
+  const divided = dividedSymbol(name);
+  if (divided) return Math.floor(evaluateSymbol(divided.of, symbols) / divided.divisor);
+  const value = symbols.get(name);
+  if (value === undefined)
+    throw new GraphError(`The size of "${name}" is not known.`, { code: "unbound-symbol" });
+  return value;
 }
 
 export const formatShape = (shape: Shape): string => `[${shape.map(String).join(", ")}]`;

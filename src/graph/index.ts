@@ -6,6 +6,7 @@ export {
   type Dim,
   dimAdd,
   dimEquals,
+  dimFloorDivide,
   dimMultiply,
   dimProduct,
   dimSubtract,

@@ -7,7 +7,7 @@ import type { Value } from "./value.ts";
  * gradient that reads the copy does not keep the original in memory from the forward pass to the backward pass: in a gated
  * MLP, say, only the two projections stay, not the activation, the product and the norm below.
  *
- * Copied are elementwise functions of one value, products of equal shapes and norms; sums are not, as one sum leads to the
+ * Copied are elementwise functions of one value, products of equal shapes, norms and slices; sums are not, as one sum leads to the
  * next through all residual layers. What is not cheap is returned as it is. An engine must not merge the copies with the
  * originals again (ONNX Runtime: CommonSubexpressionElimination).
  * Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
@@ -45,6 +45,7 @@ function isCheap({ shape, source }: Value): boolean {
     case "QuickGelu":
     case "SimplifiedLayerNormalization":
     case "LayerNormalization":
+    case "Slice":
       return true;
     case "Mul": // times a number or a row is no reason to keep the other factor instead
       return (inputs as readonly Value[]).every((x) => shapeEquals(x.shape, shape));

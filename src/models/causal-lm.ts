@@ -14,6 +14,8 @@ export type CausalInputs = {
   readonly places?: Value;
   /** Cached keys and values, one pair per layer, or none. */
   readonly past: readonly KeyValue[];
+  /** How many blocks of queries attention takes the sequence in, so that it computes fewer scores that nobody sees; by default one. There is no past then. */
+  readonly attentionBlocks?: number;
 };
 
 /** Shape of the cache, for whoever feeds it. */

@@ -15,7 +15,10 @@ export type CausalBatch = {
 };
 
 /** Which loss of causal models: of rows with a text each, or of packed ones. */
-export type CausalLossOptions = DropoutOptions & { readonly packed?: boolean };
+export type CausalLossOptions = DropoutOptions & {
+  readonly packed?: boolean;
+  readonly attentionBlocks?: number;
+};
 
 /**
  * Loss of a batch: loss_scale · Σ over labelled positions of -ln p(target).
@@ -31,7 +34,7 @@ export const causalLoss = (model: CausalLM, options: CausalLossOptions = {}): Va
 /** The same loss as a function of the labelled rows. */
 export function causalLabelledLoss(
   model: CausalLM,
-  { dropout = false, modelDropout = true, packed = false }: CausalLossOptions = {},
+  { dropout = false, modelDropout = true, packed = false, attentionBlocks = 1 }: CausalLossOptions = {},
 ): LabelledLoss {
   const inputs = packed ? packedInputs() : causalInputs();
   const [batch, sequence] = inputs.inputIds.shape as [Dim, Dim];
@@ -42,7 +45,7 @@ export function causalLabelledLoss(
     ofLabels: noise[0],
     ofModel: modelDropout,
     hidden: () => {
-      const { hidden } = model.hiddenStates(inputs);
+      const { hidden } = model.hiddenStates({ ...inputs, attentionBlocks });
       return op.reshape(hidden, [tokens, hidden.shape[2]!]);
     },
   });

@@ -1,6 +1,7 @@
 import { constant, type Dim, input, op, type Value } from "../graph/index.ts";
 import {
   Activation,
+  blockedAttention,
   causalMask,
   Embedding,
   groupedAttention,
@@ -9,6 +10,7 @@ import {
   Linear,
   Module,
   ModuleList,
+  maskBlocks,
   mergeHeads,
   RMSNorm,
   RotaryEmbedding,
@@ -21,7 +23,11 @@ import type { DecoderSettings } from "./decoder-config.ts";
 import { attentionScaling, DynamicFrequencies, inverseFrequencies } from "./rope.ts";
 
 /** What every layer of one forward pass shares. */
-type Pass = { readonly rotary: RotaryTable; readonly maskOf: (window: number | undefined) => Value };
+type Pass = {
+  readonly rotary: RotaryTable;
+  /** By blocks of queries. */
+  readonly masksOf: (window: number | undefined) => readonly Value[];
+};
 
 /** Causal self-attention with grouped keys and values and rotary positions. Source: transformers LlamaAttention. */
 class Attention extends Module {
@@ -53,7 +59,7 @@ class Attention extends Module {
 
   forward(
     x: Value,
-    { rotary, maskOf }: Pass,
+    { rotary, masksOf }: Pass,
     past: KeyValue | undefined,
   ): { output: Value; present: KeyValue } {
     const { heads, kvHeads, headDim } = this.settings;
@@ -64,7 +70,11 @@ class Attention extends Module {
     const q = turned(this.q_proj.forward(x), heads, this.q_norm);
     const k = turned(this.k_proj.forward(x), kvHeads, this.k_norm);
     const v = splitHeads(this.v_proj.forward(x), kvHeads);
-    const attended = groupedAttention(q, k, v, { mask: maskOf(this.window), scale: headDim ** -0.5, past });
+    const [masks, scale] = [masksOf(this.window), headDim ** -0.5];
+    const attended =
+      masks.length > 1
+        ? blockedAttention(q, k, v, { masks, scale })
+        : groupedAttention(q, k, v, { mask: masks[0]!, scale, past });
     return { output: this.o_proj.forward(mergeHeads(attended)), present: { key: k, value: v } };
   }
 }
@@ -145,15 +155,14 @@ class Decoder extends Module {
   }
 
   forward(
-    { inputIds, attentionMask, positions, segments, places, past }: CausalInputs,
+    { inputIds, attentionMask, positions, segments, places, past, attentionBlocks = 1 }: CausalInputs,
     frequencies: Value,
   ): { hidden: Value; present: KeyValue[] } {
     const queries = inputIds.shape[1]!;
     const pastLength: Dim = past[0]?.key.shape[2] ?? 0;
-    const masks = new Map<number | undefined, Value>();
-    const maskOf = (window: number | undefined): Value => {
-      const mask =
-        masks.get(window) ??
+    const known = new Map<number | undefined, readonly Value[]>();
+    const masksOf = (window: number | undefined): readonly Value[] => {
+      const mask = (): Value =>
         causalMask(attentionMask, {
           queries,
           past: pastLength,
@@ -161,10 +170,11 @@ class Decoder extends Module {
           ...(segments && { segments }),
           ...(places && { places }),
         });
-      masks.set(window, mask);
-      return mask;
+      const masks = known.get(window) ?? maskBlocks(mask(), attentionBlocks);
+      known.set(window, masks);
+      return masks;
     };
-    const pass: Pass = { rotary: this.rotary_emb.table(positions, frequencies), maskOf };
+    const pass: Pass = { rotary: this.rotary_emb.table(positions, frequencies), masksOf };
     let hidden = this.embed_tokens.forward(inputIds);
     const present = this.layers.items.map((layer, i) => {
       const result = layer.forward(hidden, pass, past[i]);

@@ -1,4 +1,12 @@
-import { type Dim, dimMultiply, op, type Value } from "../graph/index.ts";
+import {
+  type Dim,
+  dimAdd,
+  dimFloorDivide,
+  dimMultiply,
+  dimSubtract,
+  op,
+  type Value,
+} from "../graph/index.ts";
 
 /** Keys and values of one layer, each [batch, kvHeads, tokens, size]. */
 export type KeyValue = { readonly key: Value; readonly value: Value };
@@ -46,6 +54,40 @@ export function causalMask(
 export function paddingMask(attentionMask: Value): Value {
   const [batch, keys] = attentionMask.shape as [Dim, Dim];
   return op.reshape(op.where(op.greater(attentionMask, 0.5), 0, MASKED), [batch, 1, 1, 1, keys]);
+}
+
+/**
+ * A causal mask of as many queries as keys, cut into blocks of queries, each with the keys up to its last query: what comes
+ * later, no query of the block sees. Shapes: mask [batch, 1, 1, queries, queries], the i-th of `count` results
+ * [batch, 1, 1, block, end], with ends ⌊queries / count⌋ · (i + 1), but `queries` for the last.
+ */
+export function maskBlocks(mask: Value, count: number): Value[] {
+  if (count === 1) return [mask];
+  const queries = mask.shape[3]!;
+  const length = dimFloorDivide(queries, count);
+  return Array.from({ length: count }, (_, i) => {
+    const start = dimMultiply(length, i);
+    const end = i === count - 1 ? queries : dimAdd(start, length);
+    return op.slice(op.slice(mask, 3, start, end), 4, 0, end);
+  });
+}
+
+/**
+ * Causal attention in blocks of queries, of which each reads only the keys that it can see: of n blocks, (n + 1) / 2n of the
+ * scores are computed. `masks` are those of `maskBlocks`; everything else as in `groupedAttention`, but for earlier tokens and dropout.
+ */
+export function blockedAttention(
+  q: Value,
+  k: Value,
+  v: Value,
+  { masks, scale }: { masks: readonly Value[]; scale: number },
+): Value {
+  const parts = masks.map((mask) => {
+    const [count, end] = [mask.shape[3]!, mask.shape[4]!];
+    const queries = op.slice(q, 2, dimSubtract(end, count), end);
+    return groupedAttention(queries, op.slice(k, 2, 0, end), op.slice(v, 2, 0, end), { mask, scale });
+  });
+  return op.concat(parts, 2);
 }
 
 export type AttentionOptions = {

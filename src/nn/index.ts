@@ -1,9 +1,11 @@
 export { Activation, activationNames } from "./activations.ts";
 export {
   type AttentionOptions,
+  blockedAttention,
   causalMask,
   groupedAttention,
   type KeyValue,
+  maskBlocks,
   mergeHeads,
   paddingMask,
   splitHeads,

@@ -55,7 +55,7 @@ export async function evaluate(
     onProgress,
   } = options;
   const started = performance.now();
-  const step = await EvaluationStep.create(model, engine, { prefixCache: options.prefixCache });
+  const step = new EvaluationStep(model, engine, { prefixCache: options.prefixCache });
   let [sum, labelTokens, done] = [0, 0, 0];
   try {
     const order = await evaluationOrder(model, dataset, { batchSize, signal });

@@ -22,7 +22,11 @@ import {
 } from "../models/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 
-type LossOptions = DropoutOptions & { readonly image: ImageSize | undefined; readonly packed?: boolean };
+type LossOptions = DropoutOptions & {
+  readonly image: ImageSize | undefined;
+  readonly packed?: boolean;
+  readonly attentionBlocks?: number;
+};
 
 /** What a kind of model learns, and how a batch is put to it. */
 export type Objective = {

@@ -20,18 +20,20 @@ export function trainingProgram(
   {
     image,
     packed = false,
+    attentionBlocks = 1,
     modelDropout = false,
     objective = objectiveOf(model),
   }: {
     image?: ImageSize | undefined;
     packed?: boolean;
+    attentionBlocks?: number;
     modelDropout?: boolean;
     objective?: Objective;
   } = {},
 ): { outputs: Record<string, Value>; trained: Parameter[] } {
   const trained = trainedParameters(model);
   const behind = trained.map((parameter) => parameter.value);
-  const whole = objective.loss({ image, packed, dropout: true, modelDropout });
+  const whole = objective.loss({ image, packed, attentionBlocks, dropout: true, modelDropout });
   const { rows } = shareInputs(sinkGathers({ rows: whole.rows }, { behind }), behind) as { rows: Value };
   const { loss, ...top } = chunkedGradients(whole, rows, behind);
   const given = behind.flatMap((value, i) =>
@@ -49,10 +51,16 @@ export function evaluationProgram(
   {
     image,
     packed = false,
+    attentionBlocks = 1,
     objective = objectiveOf(model),
-  }: { image?: ImageSize | undefined; packed?: boolean; objective?: Objective } = {},
+  }: {
+    image?: ImageSize | undefined;
+    packed?: boolean;
+    attentionBlocks?: number;
+    objective?: Objective;
+  } = {},
 ): Record<string, Value> {
   const behind = trainedParameters(model).map((parameter) => parameter.value);
-  const loss = objective.loss({ image, packed, dropout: false }).total;
+  const loss = objective.loss({ image, packed, attentionBlocks, dropout: false }).total;
   return sinkGathers({ loss }, behind.length > 0 ? { behind } : {});
 }

@@ -74,7 +74,7 @@ export async function loadRun(context: RunContext): Promise<RunParts> {
       : undefined;
   const baseWeights = await quantizedBase(context, sampler);
   const prefixCache = prefixCacheOf(context, state);
-  const step = await TrainingStep.create(peft.baseModel, engine, { ...settings, prefixCache });
+  const step = new TrainingStep(peft.baseModel, engine, { ...settings, prefixCache });
   const files = (await store?.metrics(saved && state.step)) ?? [];
   return {
     step,

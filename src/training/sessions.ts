@@ -12,6 +12,8 @@ export type GraphKind = {
   readonly image?: ImageSize | undefined;
   /** Whether rows hold several examples. */
   readonly packed?: boolean;
+  /** How many blocks of queries causal attention takes. It does not tell graphs apart. */
+  readonly attentionBlocks?: number;
 };
 
 /** A graph that is loaded, and the frozen values that it is fed, if some are kept. */

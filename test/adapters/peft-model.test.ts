@@ -59,7 +59,7 @@ describe.each(
   test("loss and every gradient are PEFT's", async () => {
     const reference = referenceCase(recorded.base);
     const peft = await load(recorded);
-    const step = await TrainingStep.create(peft.baseModel, engine());
+    const step = new TrainingStep(peft.baseModel, engine());
     const lossScale = 1 / reference.expected.batchLabelTokens;
     const batch = recorded.batch ? batchOf(recorded.batch) : reference.batch();
     const { loss, gradients } = await step.run(batch, { lossScale, seed: 0 });
@@ -103,7 +103,7 @@ describe.each(
     await peft.materialize();
     const parameters = new Map([...peft.trainableParameters()].map(([key, { data }]) => [key, data!]));
     const optimizer = new AdamW(parameters, { learningRate: 0.01 });
-    const step = await TrainingStep.create(peft.baseModel, engine());
+    const step = new TrainingStep(peft.baseModel, engine());
     const { gradients } = await step.run(batch, { lossScale: 1, seed: 0 });
     await step.dispose();
     const shaped = [...gradients].map(

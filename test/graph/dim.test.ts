@@ -5,6 +5,7 @@ import {
   type Dim,
   dimAdd,
   dimEquals,
+  dimFloorDivide,
   dimMultiply,
   dimSubtract,
   evaluateDim,
@@ -49,6 +50,35 @@ describe("the algebra of dimensions", () => {
         expectEqual(dimMultiply(a, dimAdd(b, c)), dimAdd(dimMultiply(a, b), dimMultiply(a, c)));
       }),
     );
+  });
+
+  test("a symbol's quotient rounds down, and is a symbol like any other", () => {
+    fc.assert(
+      fc.property(
+        dims,
+        sizes,
+        fc.integer({ min: 1, max: 9 }),
+        fc.integer({ min: 1, max: 9 }),
+        (a, known, by, then) => {
+          const quotient = dimFloorDivide(symbol("past"), by);
+          const past = known.get("past")!;
+          expect(evaluateDim(quotient, known)).toBe(Math.floor(past / by));
+          expect(evaluateDim(dimFloorDivide(quotient, then), known)).toBe(Math.floor(past / (by * then)));
+          expect(evaluateDim(dimAdd(dimMultiply(quotient, a), a), known)).toBe(
+            (Math.floor(past / by) + 1) * evaluateDim(a, known),
+          );
+          expectEqual(dimSubtract(dimMultiply(quotient, 2), quotient), quotient);
+        },
+      ),
+    );
+    expect(dimFloorDivide(7, 2)).toBe(3);
+    expectEqual(dimFloorDivide(symbol("past"), 1), symbol("past"));
+    for (const [dim, divisor] of [
+      [dimMultiply(symbol("past"), 2), 2],
+      [symbol("past"), 0],
+      [symbol("past"), 1.5],
+    ] as const)
+      expect(() => dimFloorDivide(dim, divisor)).toThrow(/divided/);
   });
 
   test("0 and 1 are neutral, and a - a is 0", () => {

@@ -33,7 +33,7 @@ describe.each(referenceCases(models).map((reference) => [reference.expected.name
       const examples = await examplesOf(reference);
       const options = { padTokenId: reference.expected.padTokenId };
       const peft = await reference.loadAdapted();
-      const step = await TrainingStep.create(peft.baseModel, engine());
+      const step = new TrainingStep(peft.baseModel, engine());
       const plain = await step.run(collate(examples, options), sum);
       for (const side of ["right", "left"] as const) {
         const rows = [
@@ -55,7 +55,7 @@ test.each(["llama-qv", "mistral-sliding-window", "qwen2-layer-types"])(
     const examples = await examplesOf(reference);
     const options = { padTokenId: reference.expected.padTokenId };
     const { baseModel } = await reference.loadAdapted();
-    const step = await EvaluationStep.create(baseModel, engine());
+    const step = new EvaluationStep(baseModel, engine());
     const own: number[] = [];
     for (const example of examples) own.push(await step.run(collate([example], options)));
     await fc.assert(
@@ -88,7 +88,7 @@ test("what keeps examples apart is the segments and the positions", async () => 
   const examples = await examplesOf(reference);
   const batch = collate(examples, { padTokenId: 0, rows: [[0, 1, 2, 3, 4, 5, 6]] });
   const { baseModel } = await reference.loadAdapted();
-  const step = await EvaluationStep.create(baseModel, engine());
+  const step = new EvaluationStep(baseModel, engine());
   const { shape, data } = batch.segments!;
   const lossOf = (change: Partial<Batch>) => step.run({ ...batch, ...change });
   const right = await lossOf({});

@@ -193,13 +193,13 @@ describe("in a model", () => {
       { seed: 2 },
     );
   const run = async (peft: PeftModel<CausalLM>, seed: number, batch = reference.batch()) => {
-    const step = await TrainingStep.create(peft.baseModel, engine());
+    const step = new TrainingStep(peft.baseModel, engine());
     const result = await step.run(batch, { lossScale: 1, seed });
     await step.dispose();
     return result;
   };
   const evaluationLoss = async (peft: PeftModel<CausalLM>) => {
-    const step = await EvaluationStep.create(peft.baseModel, engine());
+    const step = new EvaluationStep(peft.baseModel, engine());
     const loss = await step.run(reference.batch());
     await step.dispose();
     return loss;

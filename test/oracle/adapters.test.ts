@@ -160,7 +160,7 @@ async function train(peft: PeftModel<CausalLM>, reference: ReferenceCase, engine
   await peft.materialize();
   const parameters = new Map([...peft.trainableParameters()].map(([key, { data }]) => [key, data!]));
   const optimizer = new AdamW(parameters, { learningRate: 2e-2 });
-  const step = await TrainingStep.create(peft.baseModel, engine);
+  const step = new TrainingStep(peft.baseModel, engine);
   const batch = await reference.lines([0, 1, 2]);
   for (let seed = 0; seed < 4; seed++) {
     const { gradients } = await step.run(batch, { lossScale: 1 / batch.labelTokens, seed });

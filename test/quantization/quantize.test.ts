@@ -25,7 +25,7 @@ const caseOf = (name: string): ReferenceCase =>
 const engine = sharedEngine({ threads: 1 });
 
 async function stepOf({ baseModel }: PeftModel<CausalLM>, reference: ReferenceCase) {
-  const step = await TrainingStep.create(baseModel, engine());
+  const step = new TrainingStep(baseModel, engine());
   const batch = await reference.batch();
   const result = await step.run(batch, { lossScale: 1 / batch.labelTokens, seed: 1 });
   await step.dispose();

@@ -80,7 +80,7 @@ export function describeParity(cases: readonly ReferenceCase[]): void {
       test("loss and every gradient agree", async () => {
         const recorded = await reference.tensors();
         const peft = await reference.loadAdapted();
-        const step = await TrainingStep.create(peft.baseModel, engine);
+        const step = new TrainingStep(peft.baseModel, engine);
         const { loss, gradients } = await step.run(reference.batch(), {
           lossScale: 1 / expected.batchLabelTokens,
           seed: 0,
@@ -98,7 +98,7 @@ export function describeParity(cases: readonly ReferenceCase[]): void {
         await peft.materialize();
         const trained = new Map([...peft.trainableParameters()].map(([key, { data }]) => [key, data!]));
         const optimizer = new AdamW(trained, { learningRate: 1e-3, weightDecay: 0.01 });
-        const step = await TrainingStep.create(peft.baseModel, engine);
+        const step = new TrainingStep(peft.baseModel, engine);
         for (const { step: number, lines, loss: expectedLoss } of expected.training.steps) {
           const batch = await reference.lines(lines.flat());
           const { loss, gradients } = await step.run(batch, { lossScale: 1 / batch.labelTokens, seed: 0 });
@@ -121,7 +121,7 @@ export function describeParity(cases: readonly ReferenceCase[]): void {
 
       test("evaluation agrees", async () => {
         const model = await reference.loadBase();
-        const step = await EvaluationStep.create(model, engine);
+        const step = new EvaluationStep(model, engine);
         let [sum, tokens] = [0, 0];
         const { length } = reference.dataset();
         for (let line = 0; line < length; line += 2) {

@@ -112,7 +112,7 @@ const sizes = [[64, 64], [48, 80], undefined, [64, 64], [96, 40], [48, 80]] as c
 test("pictures of several sizes, and prompts without, train in one batch as they do one by one", async () => {
   const peft = await freshFlorence2();
   const examples = examplesWith(peft.baseModel, sizes);
-  const step = await TrainingStep.create(peft.baseModel, engine());
+  const step = new TrainingStep(peft.baseModel, engine());
   const single = new Map<string, number[]>();
   let loss = 0;
   const labels = examples.reduce((sum, example) => sum + example.labels.length, 0);

@@ -1,5 +1,5 @@
 import { GraphError } from "../../errors.ts";
-import { type Dim, type Shape, type SymbolicDim, symbolName } from "../dim.ts";
+import { type Dim, dividedSymbol, type Shape, type SymbolicDim, symbolName } from "../dim.ts";
 import { type Encoding, encodings } from "../onnx/encoding.ts";
 import { reachable } from "../traverse.ts";
 import type { Value } from "../value.ts";
@@ -14,7 +14,12 @@ function dimsFor({ source }: Value): readonly Dim[] {
 }
 
 const symbolsOf = (dim: SymbolicDim): string[] =>
-  [...dim.terms.keys()].flatMap((monomial) => (monomial === "" ? [] : monomial.split("*")));
+  [...dim.terms.keys()].flatMap((monomial) => (monomial === "" ? [] : monomial.split("*").map(undivided)));
+
+function undivided(name: string): string {
+  const divided = dividedSymbol(name);
+  return divided ? undivided(divided.of) : name;
+}
 
 /**
  * Checks that every symbol whose size a graph needs is the size of an axis of one of its inputs.

@@ -1,4 +1,4 @@
-import { dimDivide, type Shape, SymbolicDim, symbol, symbolName } from "../dim.ts";
+import { type Dim, dimDivide, dividedSymbol, type Shape, SymbolicDim, symbol, symbolName } from "../dim.ts";
 
 /** How an example's part lies in a batch's value: one row per example, or one row per token of a padded sequence. */
 export type KeptRows =
@@ -31,11 +31,11 @@ export function rowsOf(shape: Shape, batchSymbols: readonly string[]): KeptRows 
   const batch = batchSymbols.find((name) => dimDivide(first, symbol(name)) !== undefined);
   if (batch === undefined) return undefined;
   const rest = dimDivide(first, symbol(batch))!;
-  const sequence = symbolName(rest);
+  const sequence = lengthName(rest);
   if (typeof rest === "number") {
     const inner = rest === 1 ? shape.slice(1) : [rest, ...shape.slice(1)];
     if (isFixed(inner)) return { kind: "example", batch, shape: inner };
-    const length = rest === 1 && second !== undefined ? symbolName(second) : undefined;
+    const length = rest === 1 && second !== undefined ? lengthName(second) : undefined;
     if (length === undefined || !isFixed(others)) return undefined;
     return { kind: "token", batch, sequence: length, flat: false, shape: others };
   }
@@ -43,6 +43,12 @@ export function rowsOf(shape: Shape, batchSymbols: readonly string[]): KeptRows 
   return sequence === undefined || !isFixed(inner)
     ? undefined
     : { kind: "token", batch, sequence, flat: true, shape: inner };
+}
+
+/** The symbol of a whole length; parts of a sequence are not kept. */
+function lengthName(dim: Dim): string | undefined {
+  const name = symbolName(dim);
+  return name !== undefined && dividedSymbol(name) ? undefined : name;
 }
 
 const isFixed = (shape: Shape): shape is readonly number[] =>

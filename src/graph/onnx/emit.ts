@@ -1,7 +1,7 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { GraphError } from "../../errors.ts";
 import { byteSize, type DType, type Tensor } from "../../tensor/index.ts";
-import type { Dim, Shape } from "../dim.ts";
+import { type Dim, dividedSymbol, type Shape } from "../dim.ts";
 import type { OpName } from "../ops/signatures.ts";
 import { operandsOf, reachable } from "../traverse.ts";
 import { type Node, scalar, type Value, type WeightStorage } from "../value.ts";
@@ -381,6 +381,12 @@ class Emitter {
     const key = `symbol ${symbolName}`;
     const known = this.dimNames.get(key);
     if (known !== undefined) return known;
+    const divided = dividedSymbol(symbolName);
+    if (divided) {
+      const name = this.emitNode("Div", [this.symbol(divided.of), this.int64s([divided.divisor])]);
+      this.dimNames.set(key, name);
+      return name;
+    }
     for (const [inputName, { shape }] of this.inputs) {
       const axis = shape.findIndex((dim) => typeof dim !== "number" && dim.key === symbolName);
       if (axis < 0) continue;

@@ -1,5 +1,5 @@
 import type { DType } from "../../tensor/index.ts";
-import { type Dim, type Shape, shapeEquals } from "../dim.ts";
+import { type Dim, hasQuotient, type Shape, shapeEquals } from "../dim.ts";
 import type { AttributesOf, ConvAttributes, InputsOf, OpName } from "../ops/signatures.ts";
 import { TensorProto_DataType } from "./onnx_pb.ts";
 
@@ -135,7 +135,11 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
   }),
   // The target as a value; emission makes it wait.
   After: (_, [x]) => ({ dims: [x.shape] }),
-  Reshape: ({ shape }, [x]) => ({ dims: [reshapeTarget(x.shape, shape)] }),
+  // With empty axes 0 cannot stand for a copy, and -1 for nothing.
+  Reshape: ({ shape }, [x]) =>
+    shape.some(hasQuotient)
+      ? { dims: [shape], attributes: { allowzero: int(true) } }
+      : { dims: [reshapeTarget(x.shape, shape)] },
   Transpose: ({ perm }) => ({ attributes: { perm: { ints: perm } } }),
   Expand: ({ shape }) => ({ dims: [shape] }),
   Concat: axisOnly,
