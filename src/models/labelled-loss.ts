@@ -4,7 +4,7 @@ import { type Tensor, tensor } from "../tensor/index.ts";
 import type { LanguageModel } from "./language-model.ts";
 
 /** Bytes of the logits of one chunk: they are computed, read and dropped while a processor's cache still holds them. */
-const CHUNK_BYTES = 32 * 2 ** 20;
+const CHUNK_BYTES = 64 * 2 ** 20;
 /** Products with fewer rows than this take longer for each. */
 const LEAST_ROWS = 128;
 /** Rows that have room in the chunks of a graph; where there are more, chunks grow. */
