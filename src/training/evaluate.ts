@@ -4,7 +4,6 @@ import { CausalLM, type LanguageModel } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import { checkedDataset } from "./checked-dataset.ts";
 import { objectiveOf } from "./objective.ts";
-import type { PrefixCache } from "./prefix-cache/index.ts";
 import { EvaluationStep } from "./step.ts";
 
 export type EvaluateOptions = {
@@ -18,8 +17,8 @@ export type EvaluateOptions = {
   /** Longer examples are cut at the end. Default: none are. */
   readonly maxLength?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** What is frozen is computed once per example, for evaluations of one model on the same examples. Default: each time. */
-  readonly prefixCache?: PrefixCache | undefined;
+  /** What earlier evaluations of this model on this dataset have made; it is unloaded at the end. Default: one that is disposed of. */
+  readonly step?: EvaluationStep | undefined;
   /** Called after every batch with the examples done so far. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 };
@@ -55,7 +54,7 @@ export async function evaluate(
     onProgress,
   } = options;
   const started = performance.now();
-  const step = new EvaluationStep(model, engine, { prefixCache: options.prefixCache });
+  const step = options.step ?? new EvaluationStep(model, engine);
   let [sum, labelTokens, done] = [0, 0, 0];
   try {
     const order = await evaluationOrder(model, dataset, { batchSize, signal });
@@ -65,7 +64,7 @@ export async function evaluate(
       side,
       labels: objectiveOf(model).labels,
       ...(signal && { signal }),
-      knownPicture: (index) => options.prefixCache?.pictureShape("evaluation", index),
+      knownPicture: (index) => step.pictureShape(index),
     })) {
       for (const part of batch.parts) sum += await step.run(part);
       labelTokens += batch.labelTokens;
@@ -73,7 +72,7 @@ export async function evaluate(
       onProgress?.(done, dataset.length);
     }
   } finally {
-    await step.dispose();
+    await (options.step ? step.unload() : step.dispose());
   }
   if (labelTokens === 0)
     throw new DataError(

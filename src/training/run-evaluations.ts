@@ -5,6 +5,7 @@ import { evaluate } from "./evaluate.ts";
 import type { RunLog } from "./run-log.ts";
 import type { RunContext, RunParts } from "./run-parts.ts";
 import { epochsSeen, isDue } from "./run-state.ts";
+import { EvaluationStep } from "./step.ts";
 
 /** A run's evaluations: which weights were the best, and whether it is time to stop. */
 export class RunEvaluations {
@@ -12,6 +13,7 @@ export class RunEvaluations {
   private readonly parts: RunParts;
   private readonly log: RunLog;
   private readonly earlyStopping: EarlyStopping | undefined;
+  private step: EvaluationStep | undefined;
   private bestWeights: ReadonlyMap<string, Float32Array> | undefined;
 
   constructor(context: RunContext, parts: RunParts, log: RunLog) {
@@ -56,7 +58,8 @@ export class RunEvaluations {
     const { engine, evalDataset, model, padTokenId, signal, settings, callbacks } = this.context;
     const { prefixCache, state, weights } = this.parts;
     const { evalBatchSize: batchSize, paddingSide, maxLength } = settings;
-    const options = { engine, padTokenId, paddingSide, batchSize, maxLength, signal, prefixCache };
+    this.step ??= new EvaluationStep(model.baseModel, engine, { prefixCache });
+    const options = { engine, padTokenId, paddingSide, batchSize, maxLength, signal, step: this.step };
     const result = await evaluate(model.baseModel, evalDataset!, options);
     const best = result.loss < (state.best?.loss ?? Infinity);
     if (best) {
@@ -73,6 +76,10 @@ export class RunEvaluations {
     await this.log.record({ eval_loss: result.loss, eval_perplexity: result.perplexity });
     const event: Evaluation = { step: state.step, epoch: epochsSeen(state), ...result, best };
     return { asked: await notify(callbacks, "onEvaluate", event), best };
+  }
+
+  async close(): Promise<void> {
+    await this.step?.dispose();
   }
 
   /** Puts the best weights back, if they were kept. */

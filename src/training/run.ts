@@ -78,6 +78,7 @@ export class Run {
   async close(): Promise<void> {
     const { step, prefixCache } = this.parts;
     await step.dispose();
+    await this.evaluations.close();
     // What an interrupted run has kept serves it when it goes on.
     await prefixCache?.close({ remove: this.done && this.context.settings.prefixCacheDir === undefined });
     await this.log.close();
@@ -89,7 +90,7 @@ export class Run {
 
   private async loop(): Promise<TrainEnd["reason"]> {
     const { context, evaluations, state } = this;
-    const groups = stepBatches(context, this.parts.sampler, state, this.parts.prefixCache);
+    const groups = stepBatches(context, this.parts.sampler, state, this.parts.step);
     try {
       // Graphs are loaded for what the first batch is like, before training is said to begin.
       const first = state.step < state.totalSteps ? await groups.next() : undefined;

@@ -16,17 +16,18 @@ export type GraphKind = {
   readonly attentionBlocks?: number;
 };
 
-/** A graph that is loaded, and the frozen values that it is fed, if some are kept. */
-export type Loaded = { readonly session: Session; readonly kept: Prefix | undefined };
+/** A graph, and the frozen values that it is fed, if some are kept. */
 type Built = { readonly outputs: Record<string, Value>; readonly kept?: Prefix | undefined };
+/** The same, loaded. */
+export type Loaded = { readonly session: Session; readonly kept: Prefix | undefined };
 
 export const nameOfKind = ({ image, packed }: GraphKind): string =>
   image ? `${image.height} × ${image.width}` : packed ? "packed text" : "text";
 
-/** A model's graphs that are loaded into an engine, one for each kind; of more than two the one used longest ago is unloaded. */
+/** A model's graphs that are loaded into an engine, one for each kind; of more than two the one used longest ago is given up. */
 export class Sessions {
   private readonly engine: Engine;
-  private readonly loaded = new Map<string, Loaded>();
+  private readonly graphs = new Map<string, { built: Built; session: Session | undefined }>();
 
   constructor(engine: Engine) {
     this.engine = engine;
@@ -35,28 +36,36 @@ export class Sessions {
   /** The session for a kind, made of what `build` returns if need be. Run it before asking for another. */
   async get(kind: GraphKind, build: () => Promise<Built>): Promise<Loaded> {
     const key = nameOfKind(kind);
-    const loaded = this.loaded.get(key) ?? (await this.load(build));
-    this.loaded.delete(key);
-    this.loaded.set(key, loaded); // as the last one used
-    return loaded;
+    const known = this.graphs.get(key);
+    if (!known) await this.makeRoom();
+    const built = known?.built ?? (await build());
+    const session = known?.session ?? (await this.engine.createSession(built.outputs));
+    this.graphs.delete(key);
+    this.graphs.set(key, { built, session }); // as the last one used
+    return { session, kept: built.kept };
+  }
+
+  /** Frees the sessions. The graphs stay, to be loaded again. */
+  async unload(): Promise<void> {
+    for (const graph of this.graphs.values()) {
+      const { session } = graph;
+      graph.session = undefined;
+      await session?.dispose();
+      await graph.built.kept?.release();
+    }
   }
 
   async dispose(): Promise<void> {
-    for (const { session, kept } of this.loaded.values()) {
-      await session.dispose();
-      await kept?.release();
-    }
-    this.loaded.clear();
+    await this.unload();
+    this.graphs.clear();
   }
 
-  private async load(build: () => Promise<Built>): Promise<Loaded> {
-    for (const [key, { session, kept }] of this.loaded) {
-      if (this.loaded.size < MAX_SESSIONS) break;
-      this.loaded.delete(key);
-      await session.dispose();
-      await kept?.release();
+  private async makeRoom(): Promise<void> {
+    for (const [key, { session, built }] of this.graphs) {
+      if (this.graphs.size < MAX_SESSIONS) break;
+      this.graphs.delete(key);
+      await session?.dispose();
+      await built.kept?.release();
     }
-    const { outputs, kept } = await build();
-    return { session: await this.engine.createSession(outputs), kept };
   }
 }

@@ -1,15 +1,15 @@
 import { type LoadedBatch, loadBatches, type Sampler } from "../data/index.ts";
 import { objectiveOf } from "./objective.ts";
-import type { PrefixCache } from "./prefix-cache/index.ts";
 import type { RunContext } from "./run-parts.ts";
 import type { TrainerState } from "./state.ts";
+import type { TrainingStep } from "./step.ts";
 
 /** The batches of one optimizer step after another, from where the state is; no step reaches into the next epoch. */
 export async function* stepBatches(
   { settings, model, trainDataset, padTokenId, signal }: RunContext,
   sampler: Sampler,
   state: TrainerState,
-  prefixCache?: PrefixCache,
+  step: TrainingStep,
 ): AsyncGenerator<LoadedBatch[], void, undefined> {
   const { labels } = objectiveOf(model.baseModel);
   const { paddingSide: side, padToMultipleOf, gradientAccumulationSteps } = settings;
@@ -17,7 +17,7 @@ export async function* stepBatches(
     ...{ padTokenId, side, padToMultipleOf, labels },
     depth: gradientAccumulationSteps + 1, // the whole next step, while this one is computed
     ...(signal && { signal }),
-    knownPicture: (index: number) => prefixCache?.pictureShape("train", index),
+    knownPicture: (index: number) => step.pictureShape(index),
   };
   for (;;) {
     let group: LoadedBatch[] = [];

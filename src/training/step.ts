@@ -53,6 +53,11 @@ export class TrainingStep {
     return { loss: lossOf(outputs), gradients };
   }
 
+  /** Shape of an example's picture, [channels, height, width], if its values need not be read. */
+  pictureShape(index: number): readonly number[] | undefined {
+    return this.graphs.pictureShape(index);
+  }
+
   dispose(): Promise<void> {
     return this.graphs.dispose();
   }
@@ -71,6 +76,16 @@ export class EvaluationStep {
   /** Sum of the label tokens' losses, in nats. */
   async run(batch: Batch): Promise<number> {
     return batch.labelTokens === 0 ? 0 : lossOf(await this.graphs.run(batch, { lossScale: 1 }));
+  }
+
+  /** As that of `TrainingStep`. */
+  pictureShape(index: number): readonly number[] | undefined {
+    return this.graphs.pictureShape(index);
+  }
+
+  /** Frees what is loaded; the next batch loads it again, without building it anew. */
+  unload(): Promise<void> {
+    return this.graphs.unload();
   }
 
   dispose(): Promise<void> {
@@ -139,6 +154,15 @@ class Graphs {
       ...(await kept?.of(batch)),
     });
     return outputs;
+  }
+
+  pictureShape(index: number): readonly number[] | undefined {
+    const { dataset, prefixCache } = this.cache;
+    return prefixCache?.pictureShape(dataset, index);
+  }
+
+  unload(): Promise<void> {
+    return this.sessions.unload();
   }
 
   dispose(): Promise<void> {

@@ -10,12 +10,15 @@ export type Counts = {
   pictures: () => number;
   /** Programs of the frozen part that are loaded. */
   open: () => number;
+  /** How often each program of other kinds was loaded. */
+  loads: () => number[];
 };
 
 /** An engine that counts what is asked of another. */
 export function countingEngine(engine: () => Engine): Counts {
   const runs = { kept: 0, feature: 0 };
   let [pictures, open] = [0, 0];
+  const loads = new Map<object, number>();
   const kindOf = (outputs: Readonly<Record<string, Value>>): keyof typeof runs | undefined =>
     (["kept", "feature"] as const).find((kind) =>
       Object.keys(outputs).every((name) => name.startsWith(`${kind}.`)),
@@ -29,6 +32,7 @@ export function countingEngine(engine: () => Engine): Counts {
       const kind = kindOf(outputs);
       const readsPictures = session.inputs.some(({ name }) => name === "pixel_values");
       if (kind) open++;
+      else loads.set(outputs, (loads.get(outputs) ?? 0) + 1);
       return {
         ...{ inputs: session.inputs, outputs: session.outputs },
         run(feeds, options) {
@@ -43,5 +47,11 @@ export function countingEngine(engine: () => Engine): Counts {
       };
     },
   };
-  return { engine: wrapped, runs: (kind) => runs[kind], pictures: () => pictures, open: () => open };
+  return {
+    engine: wrapped,
+    runs: (kind) => runs[kind],
+    pictures: () => pictures,
+    open: () => open,
+    loads: () => [...loads.values()],
+  };
 }

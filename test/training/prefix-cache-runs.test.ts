@@ -115,6 +115,7 @@ describe("the prefix cache", () => {
     expectSame(cached, without);
     expect(cached.result.best!.loss / without.result.best!.loss).toBeCloseTo(1, 6);
     expect(counted.runs("kept")).toBe(3);
+    expect(counted.loads()).toEqual([1, 3]); // the graph of an evaluation is made once
   });
 
   test("room for some examples: the others are computed each time", async () => {
