@@ -1,6 +1,6 @@
 import type { Value } from "../graph/index.ts";
 import type { Engine, Feeds } from "../runtime/index.ts";
-import { columnsOf } from "./encode.ts";
+import { decide, type LayerDecision } from "./decision.ts";
 import { factorsOf } from "./factors.ts";
 import { Probe, type ProductErrors } from "./probe.ts";
 import type { QuantizationReport, QuantizedLayer } from "./quantize.ts";
@@ -18,19 +18,16 @@ export type CheckOptions = {
   readonly maxError?: number;
 };
 
-/** How a layer's products fare with the activations and gradients of a batch. */
-export type CheckedLayer = QuantizedLayer & {
+/** What rounding costs a layer's products, and what follows from it. */
+export type Verdict = LayerDecision & {
   /** Error of the forward product by rounding its input, ‖y - ŷ‖ / ‖y‖, with the outliers kept apart. */
   readonly forwardError: number;
   /** Error of the backward product by rounding the gradient of its output; undefined where training needs no such product. */
-  readonly backwardError: number | undefined;
-  /** Input channels that are kept apart, in float32. */
-  readonly outliers: readonly number[];
-  /** Directions in which the product stays one of integers; in the other it is one of float32 with the weight's codes. */
-  readonly rounded: { readonly forward: boolean; readonly backward: boolean };
-  /** False if the layer went back to its weight, as all its products err too much. */
-  readonly quantized: boolean;
+  readonly backwardError?: number | undefined;
 };
+
+/** How a layer's products fare with the activations and gradients of a batch. */
+export type CheckedLayer = QuantizedLayer & Verdict;
 
 /**
  * Runs a batch through the model and compares each quantised product that training needs, forward and backward, with the product of
@@ -38,7 +35,7 @@ export type CheckedLayer = QuantizedLayer & {
  * out, they are kept apart. In a direction in which the error is still too large nothing but the weight is rounded, and a layer in
  * which all are takes its weight back. Errors of the weights themselves are in the report, and all there is of weights in 4 bits,
  * whose products round nothing else. A device that multiplies with the weights that the codes stand for rounds nothing, and all is
- * well there.
+ * well there. Verdicts on codes that lie in the cache are kept with them.
  * @throws CheckpointError if weights cannot be read, RuntimeFailure if ONNX Runtime fails.
  */
 export async function checkProducts(
@@ -48,26 +45,46 @@ export async function checkProducts(
   const rounding = quantized.filter(
     ({ linear: { quantized: weight } }) => weight && (weight.rounded.forward || weight.rounded.backward),
   );
-  if (rounding.length === 0) return [];
+  const [first] = rounding;
+  if (!first) return [];
+  const options = { engine, values, feeds, maxError };
+  const judge = (): Promise<Verdicts> => judgeAll(rounding, options);
+  const { path: file } = first.linear.quantized!.codes.source;
+  const verdicts = file
+    ? await (await import("./kept/node.ts")).keptVerdicts(file, options, judge)
+    : await judge();
+  const checked: CheckedLayer[] = [];
+  for (const layer of rounding) {
+    const verdict = verdicts[layer.path];
+    if (!verdict) continue;
+    await decide(layer, verdict);
+    checked.push({ ...layer, ...verdict });
+  }
+  return checked;
+}
+
+export type Verdicts = Readonly<Record<string, Verdict>>;
+
+/** Of each layer that the graph has products of, by its path. */
+async function judgeAll(
+  layers: readonly QuantizedLayer[],
+  { engine, values, feeds, maxError }: Required<CheckOptions>,
+): Promise<Verdicts> {
   const factors = await factorsOf(values, { engine, feeds });
   const probe = new Probe(engine);
-  const waiting = rounding.filter(({ linear }) => factors.has(linear.quantized!.codes));
-  const checked = new Map<QuantizedLayer, CheckedLayer>();
-  const checkWaiting = async (): Promise<void> => {
+  const waiting = layers.filter(({ linear }) => factors.has(linear.quantized!.codes));
+  const verdicts: Record<string, Verdict> = {};
+  const judgeWaiting = async (): Promise<void> => {
     for (let layer = waiting.shift(); layer; layer = waiting.shift()) {
       const { quantized: weight } = layer.linear;
-      const verdict = judge(await probe.errorsOf(weight!, factors.get(weight!.codes)!), maxError);
-      await apply(layer, verdict);
-      checked.set(layer, { ...layer, ...verdict });
+      verdicts[layer.path] = judge(await probe.errorsOf(weight!, factors.get(weight!.codes)!), maxError);
     }
   };
   // One layer's codes are read while the engine works on another's.
-  await Promise.all([checkWaiting(), checkWaiting()]);
+  await Promise.all([judgeWaiting(), judgeWaiting()]);
   await probe.dispose();
-  return rounding.flatMap((layer) => checked.get(layer) ?? []);
+  return verdicts;
 }
-
-type Verdict = Omit<CheckedLayer, keyof QuantizedLayer>;
 
 function judge({ forward, backward }: ProductErrors, maxError: number): Verdict {
   const apart = forward !== undefined && forward.errorWithoutFar < WORTHWHILE * forward.error;
@@ -78,21 +95,9 @@ function judge({ forward, backward }: ProductErrors, maxError: number): Verdict 
   };
   return {
     forwardError,
-    backwardError: backward?.error,
+    ...(backward && { backwardError: backward.error }),
     outliers: apart && rounded.forward ? forward.far : [],
     rounded,
     quantized: rounded.forward || (backward !== undefined && rounded.backward),
   };
-}
-
-async function apply({ linear }: QuantizedLayer, { rounded, outliers, quantized }: Verdict): Promise<void> {
-  linear.quantized = quantized
-    ? {
-        ...linear.quantized!,
-        rounded,
-        ...(outliers.length > 0 && {
-          outliers: { channels: outliers, columns: await columnsOf(linear.weight, outliers) },
-        }),
-      }
-    : undefined;
 }

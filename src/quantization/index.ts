@@ -1,4 +1,5 @@
 export { type CheckedLayer, type CheckOptions, checkProducts } from "./check.ts";
+export { decide, isException, type LayerDecision } from "./decision.ts";
 export {
   type BaseDtype,
   baseDtypes,

@@ -132,7 +132,8 @@ describe("the check of a layer's products", () => {
     const report = await quantizeWeights(model, { dtype: "int8", cacheDirectory: null });
     const loss = op.reduceSum(model.linear.forward(input("x", "float32", [rows, inner])), { axes: [0, 1] });
     const [layer] = await checkProducts(report, { engine: engine(), values: [loss], feeds: { x: even } });
-    expect(layer).toMatchObject({ backwardError: undefined, quantized: true });
+    expect(layer).not.toHaveProperty("backwardError");
+    expect(layer!.quantized).toBe(true);
     expect(layer!.forwardError).toBeGreaterThan(0.001);
   });
 
