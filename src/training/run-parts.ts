@@ -72,7 +72,7 @@ export async function loadRun(context: RunContext): Promise<RunParts> {
     settings.loadBestModelAtEnd && state.best?.checkpoint !== undefined && store
       ? await readWeights(await store.readAdapter(state.best.checkpoint), weights)
       : undefined;
-  const baseWeights = await quantizedBase(context, sampler);
+  const baseWeights = await quantizedBase(context, sampler, state);
   const prefixCache = prefixCacheOf(context, state);
   const step = new TrainingStep(peft.baseModel, engine, { ...settings, prefixCache });
   const files = (await store?.metrics(saved && state.step)) ?? [];

@@ -23,6 +23,14 @@ const unlogged = z.object({
 });
 export type Unlogged = z.output<typeof unlogged>;
 
+/** A quantised layer that the check of products took out of the ordinary. */
+const checkedLayer = z.object({
+  path: z.string(),
+  quantized: z.boolean(),
+  rounded: z.object({ forward: z.boolean(), backward: z.boolean() }),
+  outliers: z.array(count),
+});
+
 /** Everything, besides adapter weights and optimizer moments, that a run needs to go on exactly where it stopped. */
 export type TrainerState = {
   /** Optimizer steps done. */
@@ -50,6 +58,8 @@ export type TrainerState = {
   history: HistoryEntry[];
   /** What the next log entry will tell besides its own step, with `loggingSteps` above 1. */
   unlogged?: Unlogged;
+  /** With quantised frozen weights: the layers that the check took out of the ordinary. A run goes on with them as they were. */
+  checkedLayers?: z.output<typeof checkedLayer>[];
   /** What must be the same when resuming: options, data, adapter. See {@link assertResumable}. */
   fingerprint: Record<string, JsonValue>;
   /** Versions of what produced the run, e.g. `{ graftjs: "0.1.0", "onnxruntime-node": "1.30.0" }`. */
@@ -78,6 +88,7 @@ const stateFile = z.object({
         batches_per_epoch: count,
         evaluations_without_improvement: count,
         unlogged: unlogged.optional(),
+        checked_layers: z.array(checkedLayer).optional(),
         fingerprint: z.record(z.string(), json),
         versions: z.record(z.string(), z.string()),
       }),
@@ -112,6 +123,7 @@ export function serializeTrainerState(state: TrainerState): string {
           batches_per_epoch: state.batchesPerEpoch,
           evaluations_without_improvement: state.evaluationsWithoutImprovement,
           unlogged: state.unlogged,
+          checked_layers: state.checkedLayers,
           fingerprint: state.fingerprint,
           versions: state.versions,
         },
@@ -182,6 +194,7 @@ export function parseTrainerState(text: string, name: string): TrainerState {
     evaluationsWithoutImprovement: attributes.evaluations_without_improvement,
     history: file.log_history,
     ...(attributes.unlogged && { unlogged: attributes.unlogged }),
+    ...(attributes.checked_layers && { checkedLayers: attributes.checked_layers }),
     fingerprint: attributes.fingerprint,
     versions: attributes.versions,
   };

@@ -1,3 +1,4 @@
+import { readFileSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { memoryDataset } from "../../src/data/index.ts";
 import { type TrainBegin, Trainer, type TrainingOptionsInput } from "../../src/training/index.ts";
@@ -19,7 +20,9 @@ afterAll(() => {
   else process.env["XDG_CACHE_HOME"] = home;
 });
 
-async function run(options: TrainingOptionsInput): Promise<{ losses: number[]; begin: TrainBegin }> {
+async function run(
+  options: TrainingOptionsInput & { resume?: string },
+): Promise<{ losses: number[]; begin: TrainBegin }> {
   process.env["XDG_CACHE_HOME"] = await temporaryFolder();
   let begin: TrainBegin | undefined;
   const trainer = new Trainer({
@@ -65,6 +68,27 @@ describe.each(["int8", "int4"] as const)("frozen weights in %s", (baseDtype) => 
     for (const [i, loss] of on.losses.entries())
       expect(Math.abs(loss / off.losses[i]! - 1)).toBeLessThan(1e-5);
   });
+});
+
+test("a run goes on with the layers as they were decided on, and gives what it would have given", async () => {
+  const outputDir = await temporaryFolder();
+  const options = { outputDir, baseDtype: "int8", saveStrategy: "steps", saveSteps: 3 } as const;
+  const whole = await run(options);
+  const resume = `${outputDir}/checkpoint-3`;
+  const rest = await run({ ...options, resume });
+  expect(rest.losses).toEqual(whole.losses.slice(3));
+  expect(rest.begin.baseWeights).toEqual(whole.begin.baseWeights);
+
+  const path = "model.layers.0.mlp.up_proj";
+  const file = `${resume}/trainer_state.json`;
+  const state = JSON.parse(readFileSync(file, "utf8"));
+  state.stateful_callbacks.Graft.attributes.checked_layers = [
+    { path, quantized: false, rounded: { forward: false, backward: false }, outliers: [] },
+  ];
+  writeFileSync(file, JSON.stringify(state));
+  const other = await run({ ...options, resume });
+  expect(other.begin.baseWeights!.kept).toEqual([path]);
+  expect(other.losses).not.toEqual(rest.losses);
 });
 
 test("a run is not resumed in another precision", async () => {

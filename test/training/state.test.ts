@@ -54,6 +54,14 @@ describe("trainer state", () => {
         { requiredKeys: ["loss", "step"] },
       ),
       evaluationsWithoutImprovement: nat,
+      checkedLayers: fc.array(
+        fc.record({
+          path: fc.string(),
+          quantized: fc.boolean(),
+          rounded: fc.record({ forward: fc.boolean(), backward: fc.boolean() }),
+          outliers: fc.array(nat),
+        }),
+      ),
       unlogged: fc.record({
         steps: nat,
         loss: sum,
