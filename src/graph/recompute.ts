@@ -1,4 +1,4 @@
-import { shapeEquals } from "./dim.ts";
+import { type Dim, hasQuotient, shapeEquals } from "./dim.ts";
 import { apply } from "./ops/build.ts";
 import type { Value } from "./value.ts";
 
@@ -7,7 +7,7 @@ import type { Value } from "./value.ts";
  * gradient that reads the copy does not keep the original in memory from the forward pass to the backward pass: in a gated
  * MLP, say, only the two projections stay, not the activation, the product and the norm below.
  *
- * Copied are elementwise functions of one value, products of equal shapes, norms and slices; sums are not, as one sum leads to the
+ * Copied are elementwise functions of one value, products of equal shapes, norms and what blocks of attention read; sums are not, as one sum leads to the
  * next through all residual layers. What is not cheap is returned as it is. An engine must not merge the copies with the
  * originals again (ONNX Runtime: CommonSubexpressionElimination).
  * Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
@@ -37,6 +37,7 @@ function recompute(value: Value, again: (value: Value) => Value): Value {
 function isCheap({ shape, source }: Value): boolean {
   if (source.kind !== "node") return false;
   const { op, inputs } = source.node;
+  const attributes = source.node.attributes as Readonly<Record<string, unknown>>;
   switch (op) {
     case "Sigmoid":
     case "Tanh":
@@ -45,8 +46,9 @@ function isCheap({ shape, source }: Value): boolean {
     case "QuickGelu":
     case "SimplifiedLayerNormalization":
     case "LayerNormalization":
-    case "Slice":
       return true;
+    case "Slice": // of the keys before the end of each block of queries; parts of what is cut up once are kept instead of it
+      return hasQuotient(attributes["end"] as Dim);
     case "Mul": // times a number or a row is no reason to keep the other factor instead
       return (inputs as readonly Value[]).every((x) => shapeEquals(x.shape, shape));
     default:

@@ -3,12 +3,12 @@ import { withDropoutNoise } from "../nn/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import type { LanguageModel } from "./language-model.ts";
 
-/** Bytes of the logits of one chunk: they are computed, read and dropped while a processor's cache still holds them. */
+/** Bytes of the logits of one chunk. Each product with the vocabulary's weight lays it out anew, empty ones too. */
 const CHUNK_BYTES = 64 * 2 ** 20;
 /** Products with fewer rows than this take longer for each. */
-const LEAST_ROWS = 128;
+const LEAST_ROWS = 256;
 /** Rows that have room in the chunks of a graph; where there are more, chunks grow. */
-const ROWS = 2048;
+const ROWS = 1024;
 
 const rowsPerChunk = (vocabSize: number): number =>
   Math.max(LEAST_ROWS, Math.floor(CHUNK_BYTES / (4 * vocabSize)));

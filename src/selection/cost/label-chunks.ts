@@ -1,9 +1,9 @@
 /**
- * Labelled rows whose logits are in memory at the same time: chunks of 32 MiB and 128 rows at least, or as many chunks as hold
- * 2,048 rows, of more where there are more rows. As models' losses cut them.
+ * Labelled rows whose logits are in memory at the same time: chunks of 64 MiB and 256 rows at least, or as many chunks as hold
+ * 1,024 rows, of more where there are more rows. As models' losses cut them.
  */
 export function rowsAtOnce(labels: number, vocabulary: number): number {
-  const rows = Math.max(128, Math.floor(2 ** 23 / vocabulary));
-  const chunks = Math.ceil(2048 / rows);
+  const rows = Math.max(256, Math.floor(2 ** 24 / vocabulary));
+  const chunks = Math.ceil(1024 / rows);
   return Math.min(labels, Math.max(rows, Math.ceil(labels / chunks)));
 }
