@@ -1,66 +1,15 @@
-import { createReadStream, mkdtempSync, rmSync, statSync } from "node:fs";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { extname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
-import { type BrowserContext, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { type OpenPage, openPage } from "./browser-page.ts";
 
-const root = resolve(fileURLToPath(new URL("../..", import.meta.url)));
-const types: Record<string, string> = {
-  ".js": "text/javascript",
-  ".html": "text/html",
-  ".json": "application/json",
-};
-const flags =
-  "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
-
-let server: Server;
-let context: BrowserContext;
-let page: Page;
-let profile: string;
-const requests: { url: string; range: string | undefined }[] = [];
-
+let opened: OpenPage;
 beforeAll(async () => {
-  server = createServer((request, response) => {
-    const { pathname } = new URL(request.url!, "http://localhost");
-    requests.push({ url: pathname, range: request.headers.range });
-    if (pathname === "/")
-      return void response.setHeader("content-type", "text/html").end("<!doctype html><title>graft</title>");
-    const path = join(root, pathname);
-    const size = statSync(path, { throwIfNoEntry: false })?.size;
-    if (size === undefined) return void response.writeHead(404).end();
-    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
-    const [start, end] = range
-      ? [Number(range[1]), Math.min(range[2] ? Number(range[2]) : size - 1, size - 1)]
-      : [0, size - 1];
-    response.writeHead(range ? 206 : 200, {
-      "content-type": types[extname(path)] ?? "application/octet-stream",
-      "content-length": end - start + 1,
-      "accept-ranges": "bytes",
-      ...(range && { "content-range": `bytes ${start}-${end}/${size}` }),
-    });
-    createReadStream(path, { start, end }).pipe(response);
-  });
-  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-  profile = mkdtempSync(join(tmpdir(), "graft-browser-"));
-  context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env["GRAFT_CHROMIUM"]!,
-    args: flags.split(" "),
-  });
-  page = await context.newPage();
-  await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+  opened = await openPage();
 });
-
-afterAll(async () => {
-  await context?.close();
-  server?.close();
-  if (profile) rmSync(profile, { recursive: true, force: true });
-});
+afterAll(() => opened?.close());
 
 // Given as text, so that the test runner does not rewrite its imports.
-const inPage = (body: string): Promise<Record<string, unknown>> => page.evaluate(`(async () => {${body}})()`);
+const inPage = (body: string): Promise<Record<string, unknown>> =>
+  opened.page.evaluate(`(async () => {${body}})()`);
 
 test("graftjs/selection loads without ONNX Runtime and selects as PEFT does", async () => {
   const result = await inPage(`
@@ -111,7 +60,7 @@ test("graftjs/selection compiles groups, explains, synthesizes and estimates in 
 });
 
 test("graftjs/checkpoint reads a model by range requests and from a Blob", async () => {
-  requests.length = 0;
+  opened.requests.length = 0;
   const result = await inPage(`
     const { openStore, readCheckpoint, readTensorAsFloat32, blobStore } = await import("/dist/checkpoint/index.js");
     const url = location.origin + "/test/vectors/models/llama-qv/model";
@@ -123,11 +72,11 @@ test("graftjs/checkpoint reads a model by range requests and from a Blob", async
     return { fromUrl, fromBlob, count: remote.tensors.size };`);
   expect(result["count"]).toBeGreaterThan(5);
   expect(result["fromUrl"]).toEqual(result["fromBlob"]);
-  expect(requests.some(({ url, range }) => url.endsWith("model.safetensors") && range !== undefined)).toBe(
-    true,
-  );
+  expect(
+    opened.requests.some(({ url, range }) => url.endsWith("model.safetensors") && range !== undefined),
+  ).toBe(true);
 });
 
 test("nothing of ONNX Runtime or Node was asked for", () => {
-  expect(requests.filter(({ url }) => /onnxruntime|node_modules|\/node\.js$/.test(url))).toEqual([]);
+  expect(opened.requests.filter(({ url }) => /onnxruntime|node_modules|\/node\.js$/.test(url))).toEqual([]);
 });
