@@ -16,14 +16,16 @@ export function machine(): Machine {
   };
 }
 
-/** On Linux, with the vector extensions that decide most. */
+/** On Linux, with what tells generations of one name apart, and the vector extensions that decide most. */
 function cpuName(): string | undefined {
   try {
     const info = readFileSync("/proc/cpuinfo", "utf8");
     const name = /^model name\s*: (.*)$/m.exec(info)?.[1];
     const flags = new Set(/^flags\s*: (.*)$/m.exec(info)?.[1]?.split(" "));
+    const family = /^cpu family\s*: (.*)$/m.exec(info)?.[1];
     const extensions = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"].filter((flag) => flags.has(flag));
-    return name && [name, ...extensions].join(", ");
+    const which = family === undefined ? [] : [`family ${family}`];
+    return name && [name, ...which, ...extensions].join(", ");
   } catch {
     return undefined;
   }

@@ -4,10 +4,14 @@ import { type Contestant, titles } from "./contestants.ts";
 import { BUSY_LIMIT } from "./machine.ts";
 import { gigabytes, markdown } from "./markdown.ts";
 import type { CaseResult, Results } from "./results.ts";
-import { aimsTable, sections } from "./tables.ts";
+import { aimsElsewhere, aimsTable, sections } from "./tables.ts";
 
 /** docs/performance.md. */
-export function performancePage(results: Results, charts: readonly Chart[]): string {
+export function performancePage(
+  results: Results,
+  charts: readonly Chart[],
+  elsewhere: readonly Results[] = [],
+): string {
   const all = Object.values(results.cases);
   const images = charts.map(({ file, alt }) => `![${alt}](${file})`).join("\n\n");
   const body = sections(results)
@@ -28,7 +32,7 @@ ${aimsTable(results)}
 
 ${images}
 
-${body}
+${elsewhereText(results, elsewhere)}${body}
 
 ## What was done
 
@@ -67,6 +71,12 @@ ${provenance(all)}
 ${notes(all)}${machineText(all)}
 `;
 }
+
+/** How much the ratios depend on the processor. */
+const elsewhereText = (results: Results, others: readonly Results[]): string =>
+  others.length === 0
+    ? ""
+    : `## On other processors\n\nThe same work, as it was measured elsewhere, some of it before later changes.\n\n${aimsElsewhere(results, others)}\n\n`;
 
 const unique = (all: readonly CaseResult[], read: (result: CaseResult) => string): string =>
   [...new Set(all.map(read))].join(" or ");

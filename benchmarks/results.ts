@@ -49,21 +49,36 @@ export function mergeResults(older: Results | undefined, newer: Results): Result
   return { ...newer, cases: { ...Object.fromEntries(kept), ...newer.cases } };
 }
 
-const sameMachine = (a: Machine, b: Machine): boolean => a.cpu === b.cpu && a.cores === b.cores;
+export const machineOf = ({ cases }: Results): Machine | undefined =>
+  Object.values(cases).at(-1)?.conditions.machine;
+
+export const sameMachine = (a: Machine, b: Machine): boolean => a.cpu === b.cpu && a.cores === b.cores;
 
 const FILE = /^\d{4}-\d{2}-\d{2}\.json$/;
 
 /** The latest results in a folder; undefined if there are none of this format. */
-export function latestResults(directory: string): Results | undefined {
-  if (!existsSync(directory)) return undefined;
-  for (const file of readdirSync(directory)
+export const latestResults = (directory: string): Results | undefined => allResults(directory)[0];
+
+/** The latest results of each machine but the one of `results`, the newest first. */
+export function resultsElsewhere(directory: string, results: Results): Results[] {
+  const found = [results];
+  for (const older of allResults(directory)) {
+    const known = found.flatMap((one) => machineOf(one) ?? []);
+    const machine = machineOf(older);
+    if (machine && !known.some((one) => sameMachine(one, machine))) found.push(older);
+  }
+  return found.slice(1);
+}
+
+/** Results of this format, the latest first. */
+function allResults(directory: string): Results[] {
+  if (!existsSync(directory)) return [];
+  return readdirSync(directory)
     .filter((name) => FILE.test(name))
     .sort()
-    .reverse()) {
-    const read = JSON.parse(readFileSync(join(directory, file), "utf8")) as { format?: number };
-    if (read.format === 2) return read as Results;
-  }
-  return undefined;
+    .reverse()
+    .map((file) => JSON.parse(readFileSync(join(directory, file), "utf8")) as Results)
+    .filter(({ format }) => (format as number) === 2);
 }
 
 /** Writes DATE.json, one line per round, with seven digits of each number. */

@@ -7,7 +7,14 @@ import { disagreement } from "./compare.ts";
 import { findPython, root } from "./measure.ts";
 import { HELP, type Options, readOptions, UsageError } from "./options.ts";
 import { notes, performancePage } from "./page.ts";
-import { emptyResults, latestResults, mergeResults, type Results, writeResults } from "./results.ts";
+import {
+  emptyResults,
+  latestResults,
+  mergeResults,
+  type Results,
+  resultsElsewhere,
+  writeResults,
+} from "./results.ts";
 import { measureRounds } from "./rounds.ts";
 import { aimsTable, sections } from "./tables.ts";
 
@@ -18,7 +25,10 @@ const folder = join(root, "benchmarks", "results");
 function render(results: Results): void {
   const drawn = charts(results);
   for (const { file, svg } of drawn) writeFileSync(join(root, "docs", file), svg);
-  writeFileSync(join(root, "docs", "performance.md"), performancePage(results, drawn));
+  writeFileSync(
+    join(root, "docs", "performance.md"),
+    performancePage(results, drawn, resultsElsewhere(folder, results)),
+  );
   say(`Wrote docs/performance.md${drawn.map(({ file }) => `, docs/${file}`).join("")}.`);
 }
 

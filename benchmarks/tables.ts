@@ -5,7 +5,7 @@ import { type Contestant, contestants, titles } from "./contestants.ts";
 import { layersFit } from "./layers.ts";
 import { gigabytes, markdown, NOTHING, seconds, spreadText, times } from "./markdown.ts";
 import { firstEpochs, type Quantity, quantities } from "./quantities.ts";
-import type { CaseResult, Results } from "./results.ts";
+import { type CaseResult, machineOf, type Results } from "./results.ts";
 import type { ShapeName } from "./shapes.ts";
 
 /** Which of Graft's contestants stand against which of PyTorch's in the tables. */
@@ -34,6 +34,20 @@ export function aimsTable(results: Results): string {
     return [aim.work, aim.compared, least!, wanted!, spreadText(value, times), verdicts[verdict(aim, value)]];
   });
   return markdown([["work", "compared", "at least", "aim", "measured", "reached"], ...rows], 2);
+}
+
+/** The same ratios on several machines. */
+export function aimsElsewhere(results: Results, others: readonly Results[]): string {
+  const all = [results, ...others];
+  const rows = aims.map((aim) => [
+    aim.work,
+    aim.compared,
+    ...all.map((one) => spreadText(aim.measured(one), times)),
+  ]);
+  return markdown(
+    [["work", "compared", ...all.map((one) => `${machineOf(one)!.cpu}; ${one.date}`)], ...rows],
+    2,
+  );
 }
 
 /** Results of cases, in the order of the cases; what the code does not know any more comes last. */

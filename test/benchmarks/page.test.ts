@@ -83,3 +83,17 @@ test.each([
 ])("a process's last words, %j, come down to the reason", (message, expected) => {
   expect(reasonOf(message)).toBe(expected);
 });
+
+test("ratios of other machines stand beside those of this one", () => {
+  const one = caseOf("smollm2-135m/all-linear/4x256");
+  const here = resultOf(one, [{ graft: 1, "torch-float32": 2 }]);
+  const machine = { ...here.conditions.machine, cpu: "another CPU" };
+  const there = {
+    ...resultOf(one, [{ graft: 1, "torch-float32": 3 }]),
+    conditions: { ...here.conditions, machine },
+  };
+  const page = performancePage(resultsOf(here), [], [resultsOf(there)]);
+  expect(page).toContain("another CPU; 2026-01-02 |");
+  expect(page).toMatch(/speed over PyTorch float32 +\| +2\.00× +\| +3\.00× +\|/);
+  expect(performancePage(resultsOf(here), [])).not.toContain("On other processors");
+});

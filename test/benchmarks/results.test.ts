@@ -2,7 +2,13 @@ import { mkdtempSync, readdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { latestResults, mergeResults, resultsText, writeResults } from "../../benchmarks/results.ts";
+import {
+  latestResults,
+  mergeResults,
+  resultsElsewhere,
+  resultsText,
+  writeResults,
+} from "../../benchmarks/results.ts";
 import { caseOf, resultOf, resultsOf } from "./support.ts";
 
 const [first, second] = [
@@ -61,6 +67,20 @@ describe("files", () => {
     writeFileSync(join(directory, "2026-01-05.json"), '{"conditions": {}}');
     writeFileSync(join(directory, "selection-2026-01-06.json"), '{"format": 2}');
     expect(latestResults(directory)?.date).toBe("2026-01-04");
+  });
+
+  test("of other machines are found, the latest of each", () => {
+    const directory = folder();
+    const on = (cpu: string, date: string) => {
+      const result = resultOf(first, [{ graft: 5 }]);
+      const machine = { ...result.conditions.machine, cpu };
+      return { ...resultsOf({ ...result, conditions: { ...result.conditions, machine } }), date };
+    };
+    const own = on("a", "2026-01-09");
+    for (const one of [on("a", "2026-01-03"), on("b", "2026-01-04"), on("b", "2026-01-05"), own])
+      writeResults(directory, one);
+    expect(resultsElsewhere(directory, own).map(({ date }) => date)).toEqual(["2026-01-05"]);
+    expect(resultsElsewhere(folder(), own)).toEqual([]);
   });
 
   test("may not be there", () => {
