@@ -1,21 +1,28 @@
 import type { KeptExample, PrefixStats, PrefixStore } from "./types.ts";
 
+/** Room at first, in bytes: for the features of some dozens of pictures. */
+const FIRST_BYTES = 64 * 2 ** 20;
+
 /**
  * The values used last, in memory, up to a bound: for what is wanted again soon or not at all, as a picture's features are
- * while the next rows may be about the same picture.
+ * while the next rows may be about the same picture. It takes little room at first, and twice as much whenever something that it
+ * has given up is asked for: data without a second row about a picture fill no memory.
  */
 export class RecentStore implements PrefixStore {
   private readonly maxBytes: number;
   /** The one used longest ago comes first. */
   private readonly values = new Map<string, KeptExample>();
+  private readonly givenUp = new Set<string>();
+  private room: number;
   private bytes = 0;
   private hits = 0;
   private misses = 0;
   private refused = 0;
 
-  /** @param maxBytes room for the values. */
-  constructor(maxBytes: number) {
+  /** @param maxBytes the most room that the values may take. */
+  constructor(maxBytes: number, { firstBytes = FIRST_BYTES }: { firstBytes?: number } = {}) {
     this.maxBytes = maxBytes;
+    this.room = Math.min(firstBytes, maxBytes);
   }
 
   has(key: string): boolean {
@@ -26,6 +33,7 @@ export class RecentStore implements PrefixStore {
     const values = this.values.get(key);
     if (values === undefined) {
       this.misses++;
+      if (this.givenUp.delete(key)) this.room = Math.min(2 * this.room, this.maxBytes);
       return undefined;
     }
     this.hits++;
@@ -41,9 +49,11 @@ export class RecentStore implements PrefixStore {
       this.refused++;
       return false;
     }
+    this.room = Math.max(this.room, size);
     for (const [oldest, old] of this.values) {
-      if (this.bytes + size <= this.maxBytes) break;
+      if (this.bytes + size <= this.room) break;
       this.values.delete(oldest);
+      this.givenUp.add(oldest);
       this.bytes -= sizeOf(old);
     }
     this.values.set(key, values);
@@ -58,6 +68,7 @@ export class RecentStore implements PrefixStore {
 
   async close(): Promise<void> {
     this.values.clear();
+    this.givenUp.clear();
     this.bytes = 0;
   }
 }
