@@ -1,4 +1,6 @@
+import type { Example } from "../data/index.ts";
 import type { LanguageModel } from "../models/index.ts";
+import type { Engine } from "../runtime/index.ts";
 import { choice } from "./flags.ts";
 import type { Output } from "./output.ts";
 
@@ -11,15 +13,27 @@ export const baseDtypeFlag = {
   ]),
 };
 
+type Checked = {
+  readonly engine: Engine;
+  /** What the layers are checked with. */
+  readonly example: Example;
+  readonly padTokenId: number;
+};
+
 /** Quantises the weights of a model's linear layers, if that is asked for; call it when the adapter is in place. */
 export async function quantize(
   model: LanguageModel,
   dtype: "fp32" | "int8" | "int4" | undefined,
   output: Output,
+  checked: () => Checked | Promise<Checked>,
 ): Promise<void> {
   if (dtype === undefined || dtype === "fp32") return;
-  const { quantizeWeights } = await import("../quantization/index.ts");
-  const { quantized, kept } = await quantizeWeights(model, { dtype });
-  const keeping = kept.length > 0 ? `; ${kept.length} stay float32` : "";
-  output.note(`base weights: ${dtype} in ${quantized.length} linear layers${keeping}`);
+  const { checkedBatch, quantizeBase } = await import("../training/index.ts");
+  const { engine, example, padTokenId } = await checked();
+  const batch = checkedBatch(model, example, padTokenId);
+  const { report, layers } = await quantizeBase(model, { dtype, engine, batch });
+  const back = layers.filter(({ quantized }) => !quantized).length;
+  const kept = report.kept.length + back;
+  const keeping = kept > 0 ? `; ${kept} stay float32` : "";
+  output.note(`base weights: ${dtype} in ${report.quantized.length - back} linear layers${keeping}`);
 }

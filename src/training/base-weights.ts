@@ -1,12 +1,11 @@
 import type { PeftModel } from "../adapters/index.ts";
-import { type Batch, collate, type Dataset, IGNORED_LABEL, type Sampler } from "../data/index.ts";
+import type { Dataset, Sampler } from "../data/index.ts";
 import type { LanguageModel } from "../models/index.ts";
 import { decide, isException, type QuantizationReport, quantizeWeights } from "../quantization/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import type { BaseWeightsReport } from "./callbacks.ts";
-import { objectiveOf } from "./objective.ts";
 import type { TrainingOptions } from "./options.ts";
-import { quantizeBase } from "./quantize-base.ts";
+import { checkedBatch, quantizeBase } from "./quantize-base.ts";
 import type { TrainerState } from "./state.ts";
 
 type Context = {
@@ -17,19 +16,15 @@ type Context = {
   readonly padTokenId: number;
 };
 
-/** Tokens of the example that quantised layers are checked with. */
-const CHECKED_TOKENS = 128;
-
 /**
- * Quantises the frozen weights, if that is asked for. The layers are checked once in a run, when it begins: what is decided then goes
+ * Quantises the frozen weights, if that is asked for. The layers are checked with the first example, once in a run, when it begins: what is decided then goes
  * into its state, for it would come out otherwise with adapters that have been trained.
  */
 export async function quantizedBase(
-  context: Context,
+  { model, engine, settings, trainDataset, padTokenId }: Context,
   sampler: Sampler,
   state: TrainerState,
 ): Promise<BaseWeightsReport | undefined> {
-  const { model, engine, settings } = context;
   const { baseDtype: dtype } = settings;
   if (dtype === "fp32") return undefined;
   let report: QuantizationReport;
@@ -41,7 +36,9 @@ export async function quantizedBase(
       if (decision) await decide(layer, decision);
     }
   } else {
-    const batch = await checkedBatch(context, sampler);
+    const [first] = sampler.batches();
+    const [index] = first!.flat();
+    const batch = checkedBatch(model.baseModel, await trainDataset.get(index!), padTokenId);
     const checked = await quantizeBase(model.baseModel, { dtype, engine, batch });
     report = checked.report;
     state.checkedLayers = checked.layers
@@ -63,20 +60,4 @@ export async function quantizedBase(
     partly: pathsOf(true),
     bytes: report.bytes,
   };
-}
-
-/** The first example, of a long one its beginning. */
-async function checkedBatch({ model, trainDataset, padTokenId }: Context, sampler: Sampler): Promise<Batch> {
-  const { labels } = objectiveOf(model.baseModel);
-  const [first] = sampler.batches();
-  const [index] = first!.flat();
-  const example = await trainDataset.get(index!);
-  const cut = labels === "aligned" ? CHECKED_TOKENS : undefined;
-  const short = {
-    ...example,
-    inputIds: example.inputIds.slice(0, cut),
-    labels: example.labels.slice(0, cut),
-  };
-  const hasLabels = short.labels.slice(1).some((label) => label !== IGNORED_LABEL);
-  return collate([hasLabels ? short : example], { padTokenId, labels });
 }

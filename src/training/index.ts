@@ -32,7 +32,7 @@ export {
   trainingOptionsSchema,
 } from "./options.ts";
 export type { KeptDType, PrefixCacheReport } from "./prefix-cache/index.ts";
-export { type QuantizeBaseOptions, quantizeBase } from "./quantize-base.ts";
+export { checkedBatch, type QuantizeBaseOptions, quantizeBase } from "./quantize-base.ts";
 export type { TrainResult } from "./run.ts";
 export type { RunStore, SavedRun } from "./run-store.ts";
 export {

@@ -1,4 +1,4 @@
-import type { Batch } from "../data/index.ts";
+import { type Batch, collate, type Example, IGNORED_LABEL } from "../data/index.ts";
 import { gradients } from "../graph/index.ts";
 import { type LanguageModel, labelSizes } from "../models/index.ts";
 import {
@@ -19,6 +19,22 @@ export type QuantizeBaseOptions = QuantizeOptions & {
   /** What rounding activations or gradients may cost a layer's products, as ‖y - ŷ‖ / ‖y‖. */
   readonly maxProductError?: number;
 };
+
+/** Tokens of an example that layers are checked with. */
+const CHECKED_TOKENS = 128;
+
+/** What layers are checked with: an example, of a long one its beginning. */
+export function checkedBatch(model: LanguageModel, example: Example, padTokenId: number): Batch {
+  const { labels } = objectiveOf(model);
+  const cut = labels === "aligned" ? CHECKED_TOKENS : undefined;
+  const short = {
+    ...example,
+    inputIds: example.inputIds.slice(0, cut),
+    labels: example.labels.slice(0, cut),
+  };
+  const hasLabels = short.labels.slice(1).some((label) => label !== IGNORED_LABEL);
+  return collate([hasLabels ? short : example], { padTokenId, labels });
+}
 
 /**
  * Quantises the frozen linear layers of a model and checks each with a batch. Call it after adapters are in place and before a

@@ -87,12 +87,16 @@ async function run(location: string, command: Command): Promise<void> {
   const loaded = await loadModel(location, { tokenizerLocation: reading.tokenizer, output });
   const { model } = loaded;
   if (adapter !== undefined) await loadAdapter(model, adapter, { isTrainable: false, output });
-  await quantize(model, baseDtype, output);
   const dataset = await openData(reading.data!, reading, loaded);
   const progress = new Progress(output, { label: "evaluating", unit: "examples", total: dataset.length });
   try {
     const engine = await openEngine(machine);
     try {
+      await quantize(model, baseDtype, output, async () => ({
+        engine,
+        example: await dataset.get(0),
+        padTokenId: padTokenId(loaded),
+      }));
       const { evaluate } = await import("../../training/index.ts");
       const { loss, perplexity, labelTokens, seconds } = await evaluate(model, dataset, {
         engine,

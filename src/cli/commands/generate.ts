@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { text as readStream } from "node:stream/consumers";
 import type { Command } from "commander";
+import type { Example } from "../../data/index.ts";
 import { DataError, UsageError } from "../../errors.ts";
 import type {
   EarlyStopping,
@@ -32,7 +33,7 @@ import {
   texts,
   toggle,
 } from "../flags.ts";
-import { type LoadedModel, loadAdapter, loadModel } from "../model.ts";
+import { type LoadedModel, loadAdapter, loadModel, padTokenId } from "../model.ts";
 import { Output } from "../output.ts";
 import { schemaFlags, spelling } from "../schema-flags.ts";
 import { printDevices } from "./devices.ts";
@@ -130,10 +131,13 @@ async function run(location: string, command: Command): Promise<void> {
   const asked = await givenPrompt(source, loaded, output);
   const prompt = await readPrompt(asked, { model, tokenizer, processor });
   if (source.adapter !== undefined) await loadAdapter(model, source.adapter, { isTrainable: false, output });
-  await quantize(model, source.baseDtype, output);
-
   const engine = await openEngine(machine);
   try {
+    await quantize(model, source.baseDtype, output, () => ({
+      engine,
+      example: exampleOf(prompt),
+      padTokenId: padTokenId(loaded),
+    }));
     const generator = await TextGenerator.create(model, { engine, tokenizer, processor });
     const started = performance.now();
     const show = ({ tokens, text }: Pick<Generated, "tokens" | "text">): string =>
@@ -163,6 +167,17 @@ async function run(location: string, command: Command): Promise<void> {
   } finally {
     await engine.dispose();
   }
+}
+
+/** A prompt as if it were to be learned: for more is not known of what the model will read and write. */
+function exampleOf({ tokens, pixelValues }: ReadPrompt): Example {
+  const ids = tokens.length > 1 ? [...tokens] : [...tokens, ...tokens];
+  const shape = pixelValues?.shape.slice(-3);
+  return {
+    inputIds: ids,
+    labels: ids,
+    ...(pixelValues && shape && { pixelValues: { ...pixelValues, shape } }),
+  };
 }
 
 /** One text, written as it comes. */
