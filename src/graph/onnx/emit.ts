@@ -1,19 +1,18 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { GraphError } from "../../errors.ts";
-import { byteSize, type DType, type Tensor } from "../../tensor/index.ts";
-import { type Dim, dividedSymbol, type Shape } from "../dim.ts";
+import type { DType } from "../../tensor/index.ts";
+import type { Shape } from "../dim.ts";
 import type { OpName } from "../ops/signatures.ts";
 import { operandsOf, reachable } from "../traverse.ts";
 import { type Node, scalar, type Value, type WeightStorage } from "../value.ts";
-import { type Encoding, encodings, onnxDataTypes } from "./encoding.ts";
+import { DimNodes } from "./dim-nodes.ts";
+import { type Encoding, encodings } from "./encoding.ts";
+import { Initializers } from "./initializers.ts";
 import {
   ModelProtoSchema,
   type NodeProto,
   NodeProtoSchema,
-  type TensorProto,
-  TensorProto_DataLocation,
   TensorProto_DataType,
-  TensorProtoSchema,
   type ValueInfoProto,
 } from "./onnx_pb.ts";
 import { attributeProto, valueInfo } from "./protos.ts";
@@ -74,16 +73,13 @@ class Emitter {
   private readonly nodes: NodeProto[] = [];
   private opset = OPSET;
   private readonly shapes: ValueInfoProto[] = [];
-  private readonly initializers: TensorProto[] = [];
   private readonly names = new Map<Value, string>();
   /** Names of values that are outputs. */
   private readonly wanted = new Map<Value, string>();
   private readonly inputs = new Map<string, Value>();
-  private readonly constants = new Map<string, string>();
-  private readonly dimNames = new Map<string, string>();
-  /** Names of initializers by file (or source) and by place, type and shape there. */
-  private readonly weights = new Map<unknown, Map<string, string>>();
   private readonly files: WeightFiles;
+  private readonly initializers: Initializers;
+  private readonly sizes: DimNodes;
   private readonly outputs: Readonly<Record<string, Value>>;
   private readonly values: readonly Value[];
   private readonly taken: Set<string>;
@@ -96,6 +92,12 @@ class Emitter {
       if (value.source.kind === "input") this.addInput(value.source.name, value);
     const storages = this.values.flatMap(({ source }) => (source.kind === "weight" ? [source.storage] : []));
     this.files = new WeightFiles(storages, realPath);
+    this.initializers = new Initializers(this.files, (wanted) => this.unused(wanted));
+    this.sizes = new DimNodes({
+      inputs: this.inputs,
+      constant: (tensor) => this.initializers.constant(tensor),
+      emit: (opType, inputs, encoding) => this.emitNode(opType, inputs, encoding),
+    });
   }
 
   program(): Program {
@@ -118,7 +120,7 @@ class Emitter {
       graph: {
         name: "graft",
         node: this.nodes,
-        initializer: this.initializers,
+        initializer: this.initializers.protos,
         input: inputs.map(valueInfo),
         output: named.map(valueInfo),
         valueInfo: this.shapes,
@@ -176,11 +178,11 @@ class Emitter {
       case "input":
         return source.name;
       case "constant":
-        return this.constant(source.tensor);
+        return this.initializers.constant(source.tensor);
       case "weight":
-        return this.weight(source.storage);
+        return this.initializers.weight(source.storage);
       case "dim":
-        return this.squeezed(this.dim(source.dim));
+        return this.emitNode("Squeeze", [this.sizes.dim(source.dim)]);
       case "node":
         return this.node(source.node, this.wanted.get(value));
     }
@@ -234,7 +236,7 @@ class Emitter {
     );
     while (operands.at(-1) === "") operands.pop();
     this.opset = Math.max(this.opset, encoding.opset ?? OPSET);
-    const dims = (encoding.dims ?? []).map((shape) => this.dims(shape));
+    const dims = (encoding.dims ?? []).map((shape) => this.sizes.dims(shape));
     const dtype = (node.inputs[0] as Value).dtype;
     const scalars = (encoding.scalars ?? []).map((value) => this.name(scalar(value, dtype)));
     return this.emitNode(node.op, [...operands, ...dims, ...scalars], encoding, name);
@@ -252,10 +254,10 @@ class Emitter {
             attributes: { start: { int: axis }, end: { int: axis + 1 } },
           })
         : this.firstElement(earlier);
-    const zero = this.emitNode("Mul", [number, this.int64s([0])]);
+    const zero = this.emitNode("Mul", [number, this.sizes.int64s([0])]);
     return this.emitNode(
       "Reshape",
-      [this.name(x), this.emitNode("Add", [this.dims(x.shape), zero])],
+      [this.name(x), this.emitNode("Add", [this.sizes.dims(x.shape), zero])],
       {},
       name,
     );
@@ -264,10 +266,10 @@ class Emitter {
   /** The first element of a value as a whole number, [1]. */
   private firstElement(value: Value): string {
     const axes = value.shape.map((_, i) => i);
-    const bounds = [axes.map(() => 0), axes.map(() => 1), axes].map((numbers) => this.int64s(numbers));
+    const bounds = [axes.map(() => 0), axes.map(() => 1), axes].map((numbers) => this.sizes.int64s(numbers));
     const name = this.name(value);
     const first = axes.length === 0 ? name : this.emitNode("Slice", [name, ...bounds]);
-    const flat = this.emitNode("Reshape", [first, this.int64s([1])]);
+    const flat = this.emitNode("Reshape", [first, this.sizes.int64s([1])]);
     return this.emitNode("Cast", [flat], { attributes: { to: { int: TensorProto_DataType.INT64 } } });
   }
 
@@ -275,130 +277,6 @@ class Emitter {
   private fourBits({ source }: Value): string {
     if (source.kind !== "weight")
       throw new GraphError("Only a weight can hold numbers of 4 bits.", { code: "four-bits" });
-    return this.weight(source.storage, TensorProto_DataType.INT4);
-  }
-
-  /** Weights of one place, type and shape are one initializer, as tied weights are. */
-  private weight(storage: WeightStorage, dataType = onnxDataTypes[storage.dtype]): string {
-    const file = storage.source.path ?? storage.source;
-    const key = `${storage.byteOffset} ${dataType}[${storage.shape}]`;
-    const inFile = this.weights.get(file) ?? new Map<string, string>();
-    this.weights.set(file, inFile);
-    const name = inFile.get(key) ?? this.external(storage, dataType);
-    inFile.set(key, name);
-    return name;
-  }
-
-  private external(storage: WeightStorage, dataType: TensorProto_DataType): string {
-    const name = this.unused(storage.name);
-    const { shape } = storage;
-    const dims = dataType === TensorProto_DataType.INT4 ? [...shape.slice(0, -1), 2 * shape.at(-1)!] : shape;
-    const { location, byteOffset } = this.files.place(storage);
-    this.initializers.push(
-      create(TensorProtoSchema, {
-        name,
-        dataType,
-        dims: dims.map(BigInt),
-        dataLocation: TensorProto_DataLocation.EXTERNAL,
-        externalData: [
-          { key: "location", value: location },
-          { key: "offset", value: String(byteOffset) },
-          { key: "length", value: String(storage.byteLength) },
-        ],
-      }),
-    );
-    return name;
-  }
-
-  /** A small tensor, kept inline; equal ones are kept once. */
-  private constant({ dtype, shape, data }: Tensor): string {
-    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.length * byteSize(dtype));
-    const key = bytes.length <= 64 ? `${dtype}[${shape}]${bytes.join(",")}` : undefined;
-    const known = key === undefined ? undefined : this.constants.get(key);
-    if (known !== undefined) return known;
-    const name = this.unused(`constant_${this.initializers.length}`);
-    this.initializers.push(
-      create(TensorProtoSchema, {
-        name,
-        dataType: onnxDataTypes[dtype],
-        dims: shape.map(BigInt),
-        rawData: bytes.slice(),
-      }),
-    );
-    if (key !== undefined) this.constants.set(key, name);
-    return name;
-  }
-
-  /** A one-dimensional int64 tensor of dimensions. */
-  private dims(shape: Shape): string {
-    if (shape.every((dim) => typeof dim === "number")) return this.int64s(shape as number[]);
-    const key = shape.map(String).join(", ");
-    const known = this.dimNames.get(key);
-    if (known !== undefined) return known;
-    const parts: string[] = [];
-    let run: number[] = [];
-    for (const dim of shape) {
-      if (typeof dim === "number") {
-        run.push(dim);
-        continue;
-      }
-      if (run.length > 0) parts.push(this.int64s(run));
-      run = [];
-      parts.push(this.dim(dim));
-    }
-    if (run.length > 0) parts.push(this.int64s(run));
-    const name =
-      parts.length === 1 ? parts[0]! : this.emitNode("Concat", parts, { attributes: { axis: { int: 0 } } });
-    this.dimNames.set(key, name);
-    return name;
-  }
-
-  private int64s(values: readonly number[]): string {
-    return this.constant({
-      dtype: "int64",
-      shape: [values.length],
-      data: BigInt64Array.from(values, BigInt),
-    });
-  }
-
-  /** A dimension as an int64 tensor of shape [1], computed from the shapes of the inputs. */
-  private dim(dim: Dim): string {
-    if (typeof dim === "number") return this.int64s([dim]);
-    const known = this.dimNames.get(dim.key);
-    if (known !== undefined) return known;
-    const terms = [...dim.terms].map(([monomial, k]) => {
-      const factors = monomial === "" ? [] : monomial.split("*").map((name) => this.symbol(name));
-      const all = k === 1 && factors.length > 0 ? factors : [this.int64s([k]), ...factors];
-      return all.reduce((a, b) => this.emitNode("Mul", [a, b]));
-    });
-    const name = terms.reduce((a, b) => this.emitNode("Add", [a, b]));
-    this.dimNames.set(dim.key, name);
-    return name;
-  }
-
-  /** The size of the axis of the first input that has this symbol. */
-  private symbol(symbolName: string): string {
-    const key = `symbol ${symbolName}`;
-    const known = this.dimNames.get(key);
-    if (known !== undefined) return known;
-    const divided = dividedSymbol(symbolName);
-    if (divided) {
-      const name = this.emitNode("Div", [this.symbol(divided.of), this.int64s([divided.divisor])]);
-      this.dimNames.set(key, name);
-      return name;
-    }
-    for (const [inputName, { shape }] of this.inputs) {
-      const axis = shape.findIndex((dim) => typeof dim !== "number" && dim.key === symbolName);
-      if (axis < 0) continue;
-      const attributes = { start: { int: axis }, end: { int: axis + 1 } };
-      const name = this.emitNode("Shape", [inputName], { attributes });
-      this.dimNames.set(key, name);
-      return name;
-    }
-    throw new GraphError(`No input has a dimension called "${symbolName}".`, { code: "unbound-symbol" });
-  }
-
-  private squeezed(name: string): string {
-    return this.emitNode("Squeeze", [name]);
+    return this.initializers.weight(source.storage, TensorProto_DataType.INT4);
   }
 }
