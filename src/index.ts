@@ -119,6 +119,7 @@ export type { Device, Engine, EngineOptions, Session } from "./runtime/index.ts"
 export {
   AdamW,
   type BaseWeightsReport,
+  type CheckpointingReport,
   type EvaluationResult,
   evaluate,
   type MetricsWriter,

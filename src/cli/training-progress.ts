@@ -6,10 +6,13 @@ import { Progress } from "./progress.ts";
 /** Shows training as it goes: a bar with loss, speed and time left, and a line for every evaluation. */
 export class TrainingProgress implements TrainerCallback {
   private readonly output: Output;
+  private readonly spell: (text: string) => string;
   private progress: Progress | undefined;
 
-  constructor(output: Output) {
+  /** `spell` puts flags in the place of names of options. */
+  constructor(output: Output, spell: (text: string) => string) {
     this.output = output;
+    this.spell = spell;
   }
 
   readonly onTrainBegin: NonNullable<TrainerCallback["onTrainBegin"]> = ({
@@ -18,10 +21,13 @@ export class TrainingProgress implements TrainerCallback {
     examples,
     packing,
     prefixCache,
+    gradientCheckpointing,
     baseWeights,
   }) => {
     if (baseWeights) this.output.note(baseWeightsNote(baseWeights));
     if (prefixCache) this.output.note(`prefix cache: ${prefixCache.reason}`);
+    if (gradientCheckpointing)
+      this.output.note(`gradient checkpointing: ${this.spell(gradientCheckpointing.reason)}`);
     if (packing) this.output.note(packingNote(examples, packing));
     if (step > 0) this.output.note(`resuming after step ${grouped(step)} of ${grouped(totalSteps)}`);
     else this.output.note(`training: ${grouped(totalSteps)} steps on ${grouped(examples)} examples`);
@@ -48,7 +54,7 @@ export class TrainingProgress implements TrainerCallback {
   };
 
   readonly onWarning: NonNullable<TrainerCallback["onWarning"]> = ({ message }) => {
-    this.output.warn(message);
+    this.output.warn(this.spell(message));
   };
 
   /** Removes the bar. */

@@ -1,5 +1,6 @@
 import { GraphError } from "../errors.ts";
 import { accumulate } from "./accumulate.ts";
+import { checkpointing } from "./checkpointing.ts";
 import { dimEquals, formatShape, type Shape, shapeEquals } from "./dim.ts";
 import { applyRule } from "./gradients.ts";
 import * as op from "./ops/build.ts";
@@ -49,10 +50,11 @@ function walk(
   const order = reachable(given.keys());
   const needed = dependents(order, sources);
   const cotangents = new Map(given);
-  const again = recomputation();
+  const { enter, again } = checkpointing(order, recomputation());
   for (const value of order.reverse()) {
     const dy = cotangents.get(value);
     if (dy === undefined || value.source.kind !== "node" || ends.has(value)) continue;
+    enter(value, dy);
     propagate(value.source.node, value, dy, { needed, cotangents, again });
   }
   return sources.map((source) => cotangents.get(source));

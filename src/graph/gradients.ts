@@ -194,6 +194,7 @@ export const gradientRules: { readonly [Op in OpName]: Rule<InputsOf<Op>, Attrib
   ConvTranspose: convTransposeRule,
 
   After: ({ dy }) => [dy, zero],
+  Boundary: ({ dy }) => [dy],
   Reshape: ({ inputs: [x], dy }) => [op.reshape(dy, x.shape)],
   Transpose: ({ attributes: { perm }, dy }) => [op.transpose(dy, inverse(perm))],
   Expand: ({ dy }) => [dy],

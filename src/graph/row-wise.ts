@@ -39,6 +39,7 @@ const elementwise: ReadonlySet<OpName> = new Set<OpName>([
   "Cos",
   "Sin",
   "Identity",
+  "Boundary",
   "Abs",
   "Gelu",
   "QuickGelu",

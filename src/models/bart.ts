@@ -3,6 +3,8 @@ import {
   causalMask,
   dropFeatures,
   type Embedding,
+  inBlock,
+  inBlockOf,
   type Layer,
   LayerNorm,
   Linear,
@@ -81,7 +83,10 @@ export class BartEncoder extends Module {
       hashText("encoder.layernorm_embedding"),
     );
     const mask = paddingMask(attentionMask);
-    return this.layers.items.reduce((hidden, layer) => layer.forward(hidden, mask), start);
+    return this.layers.items.reduce(
+      (hidden, layer) => inBlockOf(hidden, (x) => layer.forward(x, mask)),
+      start,
+    );
   }
 }
 
@@ -129,7 +134,9 @@ export class BartDecoder extends Module {
       hashText("decoder.layernorm_embedding"),
     );
     const present = this.layers.items.map((layer, i) => {
-      const result = layer.forward(hidden, pass, inputs.past ? inputs.past[i]! : inputs.encoderHidden);
+      const result = inputs.past
+        ? layer.forward(hidden, pass, inputs.past[i]!)
+        : inBlock([hidden, inputs.encoderHidden], (x, source) => layer.forward(x, pass, source));
       hidden = result.output;
       return result.present;
     });

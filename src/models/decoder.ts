@@ -5,6 +5,7 @@ import {
   causalMask,
   Embedding,
   groupedAttention,
+  inBlock,
   type KeyValue,
   Layer,
   Linear,
@@ -177,7 +178,7 @@ class Decoder extends Module {
     const pass: Pass = { rotary: this.rotary_emb.table(positions, frequencies), masksOf };
     let hidden = this.embed_tokens.forward(inputIds);
     const present = this.layers.items.map((layer, i) => {
-      const result = layer.forward(hidden, pass, past[i]);
+      const result = inBlock([hidden], (x) => layer.forward(x, pass, past[i]));
       hidden = result.output;
       return result.present;
     });

@@ -4,6 +4,7 @@ import {
   Conv2d,
   dropSamples,
   Identity,
+  inBlockOf,
   Layer,
   LayerNorm,
   Linear,
@@ -236,7 +237,10 @@ export class Florence2VisionBackbone extends Module {
   forward(pixels: Value): Value {
     return this.convs.items.reduce((image, conv, i) => {
       const start = conv.forward(image);
-      return this.blocks.items[i]!.items.reduce((hidden, block) => block.forward(hidden), start);
+      return this.blocks.items[i]!.items.reduce(
+        (hidden, block) => inBlockOf(hidden, (x) => block.forward(x)),
+        start,
+      );
     }, pixels);
   }
 

@@ -10,6 +10,7 @@ export {
   paddingMask,
   splitHeads,
 } from "./attention.ts";
+export { inBlock, inBlockOf, withRecomputedBlocks } from "./blocks.ts";
 export { ModuleBuffer } from "./buffer.ts";
 export { Conv2d, type Conv2dOptions, type Size2d } from "./conv2d.ts";
 export { Dropout, dropAttention, dropFeatures, dropSamples, withDropoutNoise } from "./dropout.ts";

@@ -1,3 +1,4 @@
+import type { CheckpointingReport } from "./gradient-checkpointing.ts";
 import type { PrefixCacheReport } from "./prefix-cache/index.ts";
 
 /** Returned by a callback to end training after the current step; everything is saved as at a normal end. */
@@ -21,6 +22,8 @@ export type TrainBegin = {
   baseWeights?: BaseWeightsReport;
   /** What is done once per example, and where that is kept; undefined if it was not asked for. */
   prefixCache?: PrefixCacheReport;
+  /** What the backward pass computes again; undefined if it was not asked for. */
+  gradientCheckpointing?: CheckpointingReport;
 };
 
 export type PackingReport = {

@@ -22,6 +22,7 @@ export {
 export { type ClipGradNormOptions, clipGradNorm } from "./clip-grad-norm.ts";
 export { EarlyStopping, type EarlyStoppingOptions, type EarlyStoppingState } from "./early-stopping.ts";
 export { type EvaluateOptions, type EvaluationResult, evaluate } from "./evaluate.ts";
+export type { CheckpointingReport } from "./gradient-checkpointing.ts";
 export { keepMetricsLines, type MetricsWriter, metricsLine } from "./metrics.ts";
 export { AdamW, type AdamWOptions, decaysWeight, type TensorMap } from "./optimizers.ts";
 export {

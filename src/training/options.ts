@@ -132,6 +132,15 @@ export const trainingOptionsSchema = z.strictObject({
     .describe(
       "Folder for what is kept on disk, for later runs too. Default: one in outputDir, removed at the end.",
     ),
+  gradientCheckpointing: z
+    .union([z.literal("auto"), z.boolean()], { error: 'must be "auto", true or false' })
+    .default("auto")
+    .describe(
+      'Keep of a block of the model only what enters it, and compute the rest again in the backward pass: less memory for more time, and the same results. "auto" does so with as few blocks as memoryLimit needs, and none without one; true with all blocks.',
+    ),
+  memoryLimit: above0()
+    .optional()
+    .describe("Bytes that training may take, by its estimate, for gradientCheckpointing. Default: no limit."),
   maxLength: count(2)
     .optional()
     .describe(
@@ -231,6 +240,8 @@ export function resolveTrainingOptions(
   if (has("packLength").length > 0 && !parsed.packing)
     problems.push("packLength has no effect without packing; set that too");
   problems.push(...prefixCacheProblems(parsed, has));
+  if (parsed.memoryLimit !== undefined && parsed.gradientCheckpointing === false)
+    problems.push("memoryLimit has no effect with gradientCheckpointing false; leave one of them out");
   if (problems.length > 0) throw invalid(problems);
 
   const { evalSteps: _, saveSteps: __, ...rest } = parsed;

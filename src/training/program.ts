@@ -1,6 +1,6 @@
 import { op, pullBack, shareInputs, sinkGathers, type Value } from "../graph/index.ts";
 import type { ImageSize, LanguageModel } from "../models/index.ts";
-import type { Parameter } from "../nn/index.ts";
+import { type Parameter, withRecomputedBlocks } from "../nn/index.ts";
 import { chunkedGradients } from "./chunked-gradients.ts";
 import { type Objective, objectiveOf } from "./objective.ts";
 
@@ -23,17 +23,22 @@ export function trainingProgram(
     attentionBlocks = 1,
     modelDropout = false,
     objective = objectiveOf(model),
+    isRecomputed = () => false,
   }: {
     image?: ImageSize | undefined;
     packed?: boolean;
     attentionBlocks?: number;
     modelDropout?: boolean;
     objective?: Objective;
+    /** Blocks of which the backward pass keeps only what enters them; see `withRecomputedBlocks`. */
+    isRecomputed?: (block: number) => boolean;
   } = {},
 ): { outputs: Record<string, Value>; trained: Parameter[] } {
   const trained = trainedParameters(model);
   const behind = trained.map((parameter) => parameter.value);
-  const whole = objective.loss({ image, packed, attentionBlocks, dropout: true, modelDropout });
+  const whole = withRecomputedBlocks(isRecomputed, () =>
+    objective.loss({ image, packed, attentionBlocks, dropout: true, modelDropout }),
+  );
   const { rows } = shareInputs(sinkGathers({ rows: whole.rows }, { behind }), behind) as { rows: Value };
   const { loss, ...top } = chunkedGradients(whole, rows, behind);
   const given = behind.flatMap((value, i) =>

@@ -4,7 +4,8 @@ import type { LanguageModel } from "../models/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { quantizedBase } from "./base-weights.ts";
-import type { BaseWeightsReport, PackingReport, TrainerCallback } from "./callbacks.ts";
+import { type BaseWeightsReport, notify, type PackingReport, type TrainerCallback } from "./callbacks.ts";
+import { GradientCheckpointing } from "./gradient-checkpointing.ts";
 import type { MetricsWriter } from "./metrics.ts";
 import { AdamW } from "./optimizers.ts";
 import type { TrainingOptions } from "./options.ts";
@@ -36,6 +37,7 @@ export type RunContext = {
 export type RunParts = {
   readonly step: TrainingStep;
   readonly prefixCache: PrefixCache | undefined;
+  readonly checkpointing: GradientCheckpointing | undefined;
   readonly baseWeights: BaseWeightsReport | undefined;
   readonly optimizer: AdamW;
   readonly weights: ReadonlyMap<string, Tensor<"float32">>;
@@ -74,11 +76,20 @@ export async function loadRun(context: RunContext): Promise<RunParts> {
       : undefined;
   const baseWeights = await quantizedBase(context, sampler, state);
   const prefixCache = prefixCacheOf(context, state);
-  const step = new TrainingStep(peft.baseModel, engine, { ...settings, prefixCache });
+  const { gradientCheckpointing, memoryLimit } = settings;
+  const isAsked = gradientCheckpointing === true || (gradientCheckpointing && memoryLimit !== undefined);
+  const checkpointing = isAsked ? new GradientCheckpointing(settings) : undefined;
+  const step = new TrainingStep(peft.baseModel, engine, {
+    ...settings,
+    prefixCache,
+    checkpointing,
+    onWarning: (message) => void notify(context.callbacks, "onWarning", { message }),
+  });
   const files = (await store?.metrics(saved && state.step)) ?? [];
   return {
     step,
     prefixCache,
+    checkpointing,
     baseWeights,
     optimizer,
     weights,

@@ -113,7 +113,7 @@ export class Run {
 
   private begin(): TrainBegin {
     const { step, totalSteps, totalEpochs } = this.state;
-    const { packing, prefixCache, baseWeights } = this.parts;
+    const { packing, prefixCache, baseWeights, checkpointing } = this.parts;
     return {
       step,
       totalSteps,
@@ -122,6 +122,7 @@ export class Run {
       ...(packing && { packing }),
       ...(baseWeights && { baseWeights }),
       ...(prefixCache?.report && { prefixCache: prefixCache.report }),
+      ...(checkpointing?.report && { gradientCheckpointing: checkpointing.report }),
       trainableParameters: this.context.model.parameterCounts().trainable,
     };
   }

@@ -55,6 +55,15 @@ export class Sessions {
     }
   }
 
+  /** Gives up the graph of a kind, if it is there. */
+  async drop(kind: GraphKind): Promise<void> {
+    const key = nameOfKind(kind);
+    const graph = this.graphs.get(key);
+    this.graphs.delete(key);
+    await graph?.session?.dispose();
+    await graph?.built.kept?.release();
+  }
+
   async dispose(): Promise<void> {
     await this.unload();
     this.graphs.clear();

@@ -4,6 +4,8 @@ import type { LanguageModel } from "../models/index.ts";
 import type { Parameter } from "../nn/index.ts";
 import type { Engine } from "../runtime/index.ts";
 import type { Tensor } from "../tensor/index.ts";
+import { sizesOf } from "./batch-sizes.ts";
+import type { GradientCheckpointing } from "./gradient-checkpointing.ts";
 import { type Objective, objectiveOf } from "./objective.ts";
 import type { PrefixCache } from "./prefix-cache/index.ts";
 import { evaluationProgram, gradientName, trainedParameters, trainingProgram } from "./program.ts";
@@ -20,6 +22,10 @@ export type StepOptions = {
   readonly modelDropout?: boolean;
   /** Computes what is frozen once per example. */
   readonly prefixCache?: PrefixCache | undefined;
+  /** Decides what the backward pass computes again. */
+  readonly checkpointing?: GradientCheckpointing | undefined;
+  /** Told in a sentence if a batch needs more to be computed again than those before. */
+  readonly onWarning?: (message: string) => void;
 };
 
 /** The forward and backward pass of a model, in an engine. Graphs are loaded with the first batch that needs them. */
@@ -28,14 +34,14 @@ export class TrainingStep {
   readonly trained: readonly Parameter[];
   private readonly graphs: Graphs;
 
-  constructor(model: LanguageModel, engine: Engine, { modelDropout = false, prefixCache }: StepOptions = {}) {
+  constructor(model: LanguageModel, engine: Engine, { modelDropout = false, ...options }: StepOptions = {}) {
     this.trained = trainedParameters(model);
-    this.graphs = new Graphs(
-      model,
-      engine,
-      { dataset: "train", prefixCache },
-      (kind, objective) => trainingProgram(model, { ...kind, modelDropout, objective }).outputs,
-    );
+    this.graphs = new Graphs(model, engine, {
+      ...options,
+      dataset: "train",
+      build: (kind, objective, isRecomputed) =>
+        trainingProgram(model, { ...kind, modelDropout, objective, isRecomputed }).outputs,
+    });
   }
 
   /** Loads what a batch needs, that of its frozen values included; `run` does so too. */
@@ -68,9 +74,11 @@ export class EvaluationStep {
   private readonly graphs: Graphs;
 
   constructor(model: LanguageModel, engine: Engine, { prefixCache }: Pick<StepOptions, "prefixCache"> = {}) {
-    this.graphs = new Graphs(model, engine, { dataset: "evaluation", prefixCache }, (kind, objective) =>
-      evaluationProgram(model, { ...kind, objective }),
-    );
+    this.graphs = new Graphs(model, engine, {
+      prefixCache,
+      dataset: "evaluation",
+      build: (kind, objective) => evaluationProgram(model, { ...kind, objective }),
+    });
   }
 
   /** Sum of the label tokens' losses, in nats. */
@@ -93,40 +101,45 @@ export class EvaluationStep {
   }
 }
 
+type GraphsOptions = Pick<StepOptions, "prefixCache" | "checkpointing" | "onWarning"> & {
+  readonly dataset: string;
+  readonly build: (
+    kind: GraphKind,
+    objective: Objective,
+    isRecomputed: (block: number) => boolean,
+  ) => Record<string, Value>;
+};
+
 /** The graphs of a model for batches of any kind, loaded when they are needed. */
 class Graphs {
   readonly model: LanguageModel;
   private readonly objective: Objective;
   private readonly sessions: Sessions;
-  private readonly cache: { readonly dataset: string; readonly prefixCache: PrefixCache | undefined };
-  private readonly build: (kind: GraphKind, objective: Objective) => Record<string, Value>;
+  private readonly options: GraphsOptions;
+  /** By kind: what was chosen for the largest batch so far. */
+  private readonly chosen = new Map<string, Chosen>();
   private attentionBlocks = 1;
 
-  constructor(
-    model: LanguageModel,
-    engine: Engine,
-    cache: { readonly dataset: string; readonly prefixCache: PrefixCache | undefined },
-    build: (kind: GraphKind, objective: Objective) => Record<string, Value>,
-  ) {
+  constructor(model: LanguageModel, engine: Engine, options: GraphsOptions) {
     this.model = model;
     this.objective = objectiveOf(model);
     this.sessions = new Sessions(engine);
-    this.cache = cache;
-    this.build = build;
+    this.options = options;
   }
 
   async for(batch: Batch): Promise<Loaded> {
     const { model, objective } = this;
-    const { dataset, prefixCache } = this.cache;
+    const { dataset, prefixCache } = this.options;
     await this.makeReadyFor(batch.inputIds.shape[1]!);
     const kind: GraphKind = {
       image: objective.imageSize(batch),
       packed: batch.segments !== undefined,
       attentionBlocks: this.attentionBlocks,
     };
+    await this.chooseAgain(kind, batch);
     return this.sessions.get(kind, async () => {
-      const outputs = this.build(kind, objective);
-      const program = { model, objective, outputs, batch, dataset, kind: nameOfKind(kind) };
+      const { outputs, name } = this.chosenFor(kind, batch);
+      const program = { model, objective, outputs, batch, dataset, kind: name };
       return (await prefixCache?.cut(program)) ?? { outputs };
     });
   }
@@ -137,6 +150,41 @@ class Graphs {
     if (blocks <= this.attentionBlocks) return;
     this.attentionBlocks = blocks;
     await this.sessions.dispose();
+    this.chosen.clear();
+  }
+
+  /** Drops what is loaded for a kind of batches if one is too large for it. */
+  private async chooseAgain(kind: GraphKind, batch: Batch): Promise<void> {
+    const { checkpointing, onWarning } = this.options;
+    const known = this.chosen.get(nameOfKind(kind));
+    if (!checkpointing || !known || tokensOf(batch) <= known.tokens) return;
+    if (!checkpointing.exceeds(known.outputs, sizesOf(batch, this.model.vocabSize))) {
+      this.chosen.set(nameOfKind(kind), { ...known, tokens: tokensOf(batch) });
+      return;
+    }
+    this.chosen.delete(nameOfKind(kind));
+    const { name } = this.chosenFor(kind, batch);
+    if (name === known.name) return;
+    onWarning?.(`a batch is larger than those before: ${checkpointing.report!.reason}`);
+    await this.sessions.drop(kind);
+  }
+
+  private chosenFor(kind: GraphKind, batch: Batch): Chosen {
+    const { checkpointing, build } = this.options;
+    const { model, objective } = this;
+    const known = this.chosen.get(nameOfKind(kind));
+    if (known) return known;
+    const outputs = checkpointing
+      ? checkpointing.choose(
+          (isRecomputed) => build(kind, objective, isRecomputed),
+          sizesOf(batch, model.vocabSize),
+        )
+      : build(kind, objective, () => false);
+    const again = checkpointing?.report?.recomputed ?? 0;
+    const name = again === 0 ? nameOfKind(kind) : `${nameOfKind(kind)}, ${again} blocks twice`;
+    const chosen = { outputs, name, tokens: tokensOf(batch) };
+    if (checkpointing) this.chosen.set(nameOfKind(kind), chosen);
+    return chosen;
   }
 
   /** `seed` decides what is dropped, where something is. */
@@ -157,7 +205,7 @@ class Graphs {
   }
 
   pictureShape(index: number): readonly number[] | undefined {
-    const { dataset, prefixCache } = this.cache;
+    const { dataset, prefixCache } = this.options;
     return prefixCache?.pictureShape(dataset, index);
   }
 
@@ -175,6 +223,11 @@ class Graphs {
  * give back (2 cores: 1 % of a step of SmolLM2-135M; 512 tokens 7 %, 1024 tokens 15 %).
  */
 const attentionBlocks = (sequence: number): number => (sequence < 384 ? 1 : sequence < 768 ? 4 : 8);
+
+type Chosen = { readonly outputs: Record<string, Value>; readonly name: string; readonly tokens: number };
+
+/** Padding included: what a batch's size in memory goes by. */
+const tokensOf = ({ inputIds, labels }: Batch): number => inputIds.data.length + labels.data.length;
 
 const lossOf = (outputs: Readonly<Record<string, Tensor>>): number =>
   (outputs["loss"]!.data as Float32Array)[0]!;

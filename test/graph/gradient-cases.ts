@@ -205,6 +205,7 @@ export const gradientCases: { readonly [Op in OpName]: readonly GradientCase[] }
   Cos: unary(op.cos),
   Sin: unary(op.sin),
   Identity: unary(op.identity),
+  Boundary: [gradientCase("of a block", [any(2, 3)], (x) => op.boundary(op.boundary(x, 1)))],
   After: [gradientCase("of another value", [any(2, 3), any(4)], (x, y) => op.after(x, y))],
   Abs: unary(op.abs, signed),
   Gelu: [...unary((x) => op.gelu(x)), ...unary((x) => op.gelu(x, "tanh"), any, "tanh form, ")],

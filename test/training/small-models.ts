@@ -32,14 +32,8 @@ export const bartConfig = {
   decoder_start_token_id: 2,
 };
 
-/** A model of random weights, which live in JavaScript, with adapters of random weights. */
-export function smallModel(
-  config: Readonly<Record<string, unknown>>,
-  lora: LoraConfigOptions,
-): LanguageModel {
-  const { model } = buildLanguageModel(config, "config.json");
-  const origin = { name: "small", config, generationConfig: undefined, checkpoint: undefined, warnings: [] };
-  Object.assign(model, { origin });
+/** A model with random weights, which live in JavaScript. */
+export function withRandomWeights<M extends LanguageModel>(model: M): M {
   const numbers = new Numbers(5);
   for (const [name, parameter] of model.namedParameters()) {
     const values = numbers.fill(parameter.shape, -0.4, 0.4);
@@ -51,6 +45,17 @@ export function smallModel(
       Float32Array.from({ length: numel(parameter.shape) }, (_, i) => around + values[i]!),
     );
   }
+  return model;
+}
+
+/** A model of random weights with adapters of random weights. */
+export function smallModel(
+  config: Readonly<Record<string, unknown>>,
+  lora: LoraConfigOptions,
+): LanguageModel {
+  const { model } = buildLanguageModel(config, "config.json");
+  const origin = { name: "small", config, generationConfig: undefined, checkpoint: undefined, warnings: [] };
+  withRandomWeights(Object.assign(model, { origin }) as unknown as LanguageModel);
   getPeftModel(model, new LoraConfig({ r: 2, initLoraWeights: false, ...lora }), { seed: 3 });
   return model;
 }

@@ -12,6 +12,7 @@ import {
 } from "../../training/options.ts";
 import { configFlag, loraFlags } from "../adapter-flags.ts";
 import { type AdapterRequest, givenOptions, loraProblems, readAdapter } from "../adapter-request.ts";
+import { checkpointingFlags, withMode } from "../checkpointing-flags.ts";
 import { dataFlags, dataNotes, maxLengthFlag, openData, tokenizerFlag } from "../data-flags.ts";
 import { describeTargets } from "../describe.ts";
 import { engineFlags, openEngine } from "../engine-flags.ts";
@@ -70,7 +71,7 @@ const readingFlags = {
 };
 const trainingFlags = schemaFlags(trainingShape, {
   spell,
-  except: maxLengthFlag,
+  except: { ...maxLengthFlag, ...checkpointingFlags(trainingShape) },
   aliases: {
     lrSchedulerType: ["lr-scheduler"],
     numTrainEpochs: ["epochs"],
@@ -119,7 +120,7 @@ function readSettings(command: Command, output: Output) {
   const start = readFlags(command, startFlags, problems);
   const place = readFlags(command, runFlags, problems);
   const reading = readFlags(command, readingFlags, problems);
-  const options = readFlags(command, trainingFlags, problems) as TrainingOptionsInput;
+  const options = withMode(readFlags(command, trainingFlags, problems)) as TrainingOptionsInput;
   const machine = readFlags(command, engineFlags, problems);
   if (reading.data === undefined) problems.push("--data is missing: name the data to train on");
   if (place.output === undefined) problems.push("--output is missing: name a folder for the adapter");
@@ -247,7 +248,7 @@ async function train(
 ): Promise<void> {
   const { place, options, output } = settings;
   const { Trainer } = await import("../../training/index.ts");
-  const progress = new TrainingProgress(output);
+  const progress = new TrainingProgress(output, spell);
   const history: Evaluation[] = [];
   let before: EvaluationResult | undefined;
   const interrupt = onInterrupt(() =>

@@ -47,6 +47,7 @@ const costs: { readonly [Op in OpName]: Cost } = {
   Conv: "convolution",
   ConvTranspose: "transposed convolution",
   After: 0,
+  Boundary: 0,
   Reshape: 0,
   Transpose: MOVE,
   Expand: MOVE,

@@ -239,7 +239,8 @@ class Emitter {
     const dims = (encoding.dims ?? []).map((shape) => this.sizes.dims(shape));
     const dtype = (node.inputs[0] as Value).dtype;
     const scalars = (encoding.scalars ?? []).map((value) => this.name(scalar(value, dtype)));
-    return this.emitNode(node.op, [...operands, ...dims, ...scalars], encoding, name);
+    const opType = node.op === "Boundary" ? "Identity" : node.op;
+    return this.emitNode(opType, [...operands, ...dims, ...scalars], encoding, name);
   }
 
   /**

@@ -135,6 +135,7 @@ export const encodings: { readonly [Op in OpName]: Encode<InputsOf<Op>, Attribut
   }),
   // The target as a value; emission makes it wait.
   After: (_, [x]) => ({ dims: [x.shape] }),
+  Boundary: plain,
   // With empty axes 0 cannot stand for a copy, and -1 for nothing.
   Reshape: ({ shape }, [x]) =>
     shape.some(hasQuotient)

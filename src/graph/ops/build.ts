@@ -115,6 +115,10 @@ export const reduceLogSumExp = reduce("ReduceLogSumExp");
 export const gelu = (x: Value, approximate: "none" | "tanh" = "none"): Value =>
   apply("Gelu", [x], { approximate });
 
+/** x, as it enters a block that is computed again, or leaves one. */
+export const boundary = (x: Value, block?: number): Value =>
+  apply("Boundary", [x], block === undefined ? {} : { block });
+
 /** x, computed no sooner than all of `earlier`. */
 export const after = (x: Value, ...earlier: readonly Value[]): Value =>
   earlier.reduce((late, value) => apply("After", [late, value], {}), x);

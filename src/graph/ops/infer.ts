@@ -268,6 +268,7 @@ export const inference: { readonly [Op in OpName]: InferFrom<InputsOf<Op>, Attri
   ConvTranspose: inferConvTranspose,
   After: ([x]) =>
     x.rank === 0 ? fail("After", `needs an axis at least, got ${x}.`) : { dtype: x.dtype, shape: x.shape },
+  Boundary: ([x]) => ({ dtype: x.dtype, shape: x.shape }),
   Reshape: inferReshape,
   Transpose: inferTranspose,
   Expand: inferExpand,

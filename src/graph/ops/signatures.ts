@@ -106,6 +106,11 @@ export type OpSignatures = {
    * that decides how much memory it takes. Emitted as a Reshape of x to its own shape, to which 0 times a size (or an element) of `earlier` is added: no element is copied.
    */
   After: Op<readonly [x: Value, earlier: Value]>;
+  /**
+   * Graft's own: x, where it enters a block of a model whose values the backward pass computes again, or without a number where
+   * it leaves one. See checkpointing.ts.
+   */
+  Boundary: Op<readonly [x: Value], { readonly block?: number }>;
   Reshape: Op<readonly [x: Value], { readonly shape: readonly Dim[] }>;
   Transpose: Op<readonly [x: Value], { readonly perm: readonly number[] }>;
   Expand: Op<readonly [x: Value], { readonly shape: readonly Dim[] }>;

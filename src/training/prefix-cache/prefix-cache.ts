@@ -1,7 +1,8 @@
-import { type Batch, picturesShape } from "../../data/index.ts";
+import type { Batch } from "../../data/index.ts";
 import { type Cut, cutFrozen, type Value } from "../../graph/index.ts";
-import { type LanguageModel, labelInputNames, labelSizes } from "../../models/index.ts";
+import { type LanguageModel, labelInputNames } from "../../models/index.ts";
 import type { Engine } from "../../runtime/index.ts";
+import { sizesOf } from "../batch-sizes.ts";
 import type { Objective } from "../objective.ts";
 import { ExampleKeys } from "./example-keys.ts";
 import { combinedKey, graphKey, prefixKey, type WeightDigests } from "./keys.ts";
@@ -137,13 +138,3 @@ export class PrefixCache {
     return keys;
   }
 }
-
-/** Sizes of a graph's dimensions in a batch. */
-const sizesOf = (batch: Batch, vocabSize: number): Record<string, number> => ({
-  batch: batch.inputIds.shape[0]!,
-  sequence: batch.inputIds.shape[1]!,
-  source: batch.inputIds.shape[1]!,
-  target: batch.labels.shape[1]!,
-  ...labelSizes(vocabSize, Math.max(1, batch.labelTokens)),
-  images: picturesShape(batch)?.[0] ?? batch.inputIds.shape[0]!,
-});
