@@ -4,10 +4,11 @@
  */
 const direct = {
   regex: [],
-  selection: ["regex"],
+  keeping: [],
+  selection: ["regex", "keeping"],
   tensor: [],
   checkpoint: ["tensor"],
-  graph: ["tensor"],
+  graph: ["tensor", "keeping"],
   nn: ["graph"],
   models: ["nn", "checkpoint"],
   adapters: ["selection", "nn", "checkpoint"],
@@ -77,7 +78,7 @@ module.exports = {
       name: "pure-folders-use-no-packages-of-the-engine",
       comment: "selection and regex load in a browser without ONNX Runtime",
       severity: "error",
-      from: { path: "^src/(regex|selection|tensor|checkpoint)/" },
+      from: { path: "^src/(regex|keeping|selection|tensor|checkpoint)/" },
       to: { path: "onnxruntime" },
     },
   ],

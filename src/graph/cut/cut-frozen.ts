@@ -1,12 +1,13 @@
 import { GraphError } from "../../errors.ts";
+import { chooseKept, FLOPS_PER_BYTE, MIN_SAVED_SHARE } from "../../keeping/choose-kept.ts";
 import { reshape } from "../ops/build.ts";
 import { substitute } from "../substitute.ts";
 import { nodesOf, operandsOf, reachable } from "../traverse.ts";
 import { input, type Value } from "../value.ts";
 import { requireBoundSymbols } from "./bound-symbols.ts";
 import { elementsOf, flopsOf, type Sizes } from "./flops.ts";
-import { FlowNetwork } from "./flow-network.ts";
 import { fedShape, type KeptRows, rowsOf } from "./kept-rows.ts";
+import { originalsOf } from "./originals.ts";
 
 /** A value kept for every example. */
 export type Kept = {
@@ -47,11 +48,10 @@ export type CutOptions = {
   /** Typical sizes of all symbols, for the costs. */
   readonly sizes: Readonly<Record<string, number>>;
   /**
-   * What keeping one byte of an example costs, in FLOPs that could be computed instead. The default says: a byte is worth
-   * keeping for a thousand FLOPs, so hidden states are kept for a layer, but not the projections of hidden states.
+   * What keeping one byte of an example costs, in FLOPs that could be computed instead. Default `FLOPS_PER_BYTE`.
    */
   readonly flopsPerByte?: number;
-  /** Save at least this share of the FLOPs, or keep nothing. Default 0.02. */
+  /** Save at least this share of the FLOPs, or keep nothing. Default `MIN_SAVED_SHARE`. */
   readonly minSavedShare?: number;
   /** What kept values are called, with a number behind it. Default "kept". */
   readonly called?: string;
@@ -64,12 +64,8 @@ export type CutOptions = {
  *
  * A value is frozen if it depends on no input that varies. Each frozen value v that is needed behind the cut is either kept, for
  * bytes(v) · flopsPerByte, or computed again, for its FLOPs, and then what it is computed from is needed as well. The cheapest choice
- * is a minimum cut (a project selection, Picard 1976): with nodes need(v) and make(v),
- *   source → need(v), ∞, for frozen v that an output or a value that is not frozen reads;
- *   need(v) → make(v), bytes(v) · flopsPerByte, or ∞ where v cannot be kept;
- *   make(v) → sink, FLOPs(v);  make(v) → need(u), ∞, for each u that v is computed from.
- * need(v) on the source's side means v is needed, make(v) that it is computed; v is kept where an edge need → make is cut.
- * Of equally cheap choices it takes the one closest to the outputs.
+ * is a minimum cut, see `chooseKept`; needed are frozen values that an output or a value that is not frozen reads. Copies for the backward pass are
+ * not kept besides their originals.
  *
  * Kept are float32 values that fall into rows of examples or tokens (see `rowsOf`) and depend on what the examples hold. What
  * stands at padding is not kept: it is fed as zeros, so nothing that the outputs read may depend on it. Nor may it matter where in
@@ -79,7 +75,7 @@ export type CutOptions = {
  */
 export function cutFrozen(
   outputs: Readonly<Record<string, Value>>,
-  { flopsPerByte = 1000, minSavedShare = 0.02, ...options }: CutOptions,
+  { flopsPerByte = FLOPS_PER_BYTE, minSavedShare = MIN_SAVED_SHARE, ...options }: CutOptions,
 ): Cut | undefined {
   const { batchSymbols = ["batch", "images"], called = "kept" } = options;
   const sizes: Sizes = new Map(Object.entries(options.sizes));
@@ -89,10 +85,23 @@ export function cutFrozen(
     kinds.ofContent.has(value) && value.source.kind === "node" && value.dtype === "float32"
       ? rowsOf(value.shape, batchSymbols)
       : undefined;
-  const chosen = choose(values, new Set(Object.values(outputs)), {
-    frozen: kinds.frozen,
+  // What is fed, or in the graph, costs nothing.
+  const originals = originalsOf(
+    values.filter((value) => kinds.frozen.has(value) && value.source.kind === "node"),
+  );
+  const originalOf = (value: Value): Value => originals.get(value) ?? value;
+  const needed = new Set(Object.values(outputs).map(originalOf));
+  for (const value of values)
+    if (!kinds.frozen.has(value)) for (const x of operandsOf(value)) needed.add(originalOf(x));
+  const copies = new Map<Value, number>();
+  for (const original of originals.values()) copies.set(original, (copies.get(original) ?? 0) + 1);
+  const chosen = chooseKept(copies.keys(), {
+    operandsOf: (value) => operandsOf(value).map(originalOf),
+    isNeeded: (value) => needed.has(value),
     makeCost: (value) =>
-      value.source.kind !== "node" || kinds.constant.has(value) ? 0 : flopsOf(value.source.node, sizes),
+      value.source.kind !== "node" || kinds.constant.has(value)
+        ? 0
+        : copies.get(value)! * flopsOf(value.source.node, sizes),
     keepCost: (value) =>
       rowsOfValue(value) ? 4 * elementsOf(value, sizes) * flopsPerByte : Number.POSITIVE_INFINITY,
   });
@@ -105,13 +114,19 @@ export function cutFrozen(
         code: "duplicate-input",
         details: { name: source.name },
       });
+  const fed = new Map(
+    kept.map(({ name, value, rows }) => [
+      value,
+      reshape(input(name, "float32", fedShape(rows)), value.shape),
+    ]),
+  );
   const suffix = substitute(
     outputs,
     new Map(
-      kept.map(({ name, value, rows }) => [
-        value,
-        reshape(input(name, "float32", fedShape(rows)), value.shape),
-      ]),
+      [...originals].flatMap(([value, original]) => {
+        const instead = fed.get(original);
+        return instead ? [[value, instead] as const] : [];
+      }),
     ),
   );
   const flops = (of: Readonly<Record<string, Value>>): number =>
@@ -173,43 +188,4 @@ function classify(
     if (source.kind !== "dim" && isNumeric && operands.every((x) => constant.has(x))) constant.add(value);
   }
   return { frozen, ofContent, constant };
-}
-
-/** The frozen values to keep, in topological order. See `cutFrozen`. */
-function choose(
-  values: readonly Value[],
-  outputs: ReadonlySet<Value>,
-  {
-    frozen,
-    makeCost,
-    keepCost,
-  }: {
-    frozen: ReadonlySet<Value>;
-    makeCost: (value: Value) => number;
-    keepCost: (value: Value) => number;
-  },
-): Value[] {
-  const network = new FlowNetwork();
-  const [source, sink] = [network.addNode(), network.addNode()];
-  const nodes = new Map<Value, { need: number; make: number }>();
-  for (const value of values) {
-    if (!frozen.has(value)) {
-      for (const x of operandsOf(value))
-        if (nodes.has(x)) network.connect(source, nodes.get(x)!.need, Infinity);
-      continue;
-    }
-    if (value.source.kind !== "node") continue; // fed, or in the graph: costs nothing
-    const keep = Math.round(keepCost(value));
-    const need = network.addNode();
-    const make = keep === Infinity ? need : network.addNode();
-    nodes.set(value, { need, make });
-    if (make !== need) network.connect(need, make, keep);
-    network.connect(make, sink, Math.round(makeCost(value)));
-    for (const x of operandsOf(value)) if (nodes.has(x)) network.connect(make, nodes.get(x)!.need, Infinity);
-    if (outputs.has(value)) network.connect(source, need, Infinity);
-  }
-  const { sourceSide } = network.minimumCut(source, sink);
-  return [...nodes].flatMap(([value, { need, make }]) =>
-    sourceSide[need] === 1 && sourceSide[make] === 0 ? [value] : [],
-  );
 }

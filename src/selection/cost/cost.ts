@@ -9,7 +9,7 @@ export type CostOptions = {
   sequenceLength?: number;
   /** Tokens per example of the decoder of an encoder–decoder model. Default: sequenceLength; for Florence-2 64. */
   targetLength?: number;
-  /** Share of the tokens that carry a label, so that the vocabulary is scored there. Default 1. */
+  /** Share of the (decoder's) tokens that carry a label: the end of the last layer and the vocabulary are computed there alone. Default 1. */
   labelFraction?: number;
   /** Positions per image (or sound), where the model's names and shapes don't tell. */
   imageTokens?: number;
@@ -17,6 +17,8 @@ export type CostOptions = {
   imageSize?: number | readonly [height: number, width: number];
   /** The model's own dropout is on in training, as with the training option of this name. Default false. */
   modelDropout?: boolean;
+  /** What keeping a byte of an example for later epochs costs, in operations that could be computed instead. Default 1000, as training has it. */
+  flopsPerByte?: number;
   /** Bytes of one stored base parameter. Default: by config.json's dtype, else 4. */
   bytesPerWeight?: number;
 };
@@ -34,6 +36,18 @@ export type FlopsByPart = {
   readonly head: number;
 };
 
+/**
+ * A step once what no adapter changes is kept for each example, as the training option `prefixCache` does. The backward pass is
+ * that of the first epoch.
+ */
+export type LaterEpochs = {
+  readonly forwardFlops: FlopsByPart;
+  /** Operations of a step, forward and backward, as a share of those in the first epoch; 1 where nothing is worth keeping. */
+  readonly share: number;
+  /** What is kept of an example, in float32. */
+  readonly keptBytes: number;
+};
+
 /** What can be compared between two selections. */
 export type Figures = {
   readonly trainableParameters: number;
@@ -46,6 +60,7 @@ export type Figures = {
   readonly optimizerBytes: number;
   readonly forwardFlops: FlopsByPart;
   readonly backwardFlops: FlopsByPart;
+  readonly laterEpochs: LaterEpochs;
   /** Kept from the forward to the backward pass for the batch. */
   readonly activationBytes: number;
 };

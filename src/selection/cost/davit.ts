@@ -1,4 +1,5 @@
-import { type Flow, type Flowing, fresh } from "./flow.ts";
+import type { Flow } from "./flow.ts";
+import { buffer, type Flowing, given } from "./flowing.ts";
 import type { Stage, Tower } from "./layout.ts";
 import type { Feed, Result } from "./passes.ts";
 import { area, type Positions, type Size } from "./positions.ts";
@@ -15,7 +16,7 @@ type Half = { readonly path: string; readonly isWindow: boolean; readonly part: 
 export function runDavit(tower: Tower, flow: Flow, feed: Feed): Result {
   const positions = feed.positionsOf(tower);
   const pass = new DavitPass(tower, flow, feed, positions);
-  let x: Flowing = { isNeeded: false, buffers: [] };
+  let x = given;
   let lowest: string | undefined;
   for (const [i, stage] of tower.stages.entries()) {
     const before = x.isNeeded;
@@ -33,6 +34,7 @@ class DavitPass {
   readonly #feed: Feed;
   readonly #positions: Positions;
   #stage = 0;
+  #paths = 0;
   /** A norm's output in rows of channels, if what comes next is a norm again, behind a stage without blocks. */
   #rows: Flowing | undefined;
 
@@ -52,8 +54,8 @@ class DavitPass {
     const normalise = (map: Flowing, size: Size, width: number): Flowing => {
       const elements = this.#elements(size, width);
       const rows = isBefore ? this.#rows : undefined;
-      this.#rows = flow.norm(rows ?? copy(map, elements), this.#feed.trainedOf(`${name}.norm`));
-      return copy(this.#rows, elements);
+      this.#rows = flow.norm(rows ?? copy(flow, map, elements), this.#feed.trainedOf(`${name}.norm`));
+      return copy(flow, this.#rows, elements);
     };
     const convolve = (map: Flowing): Flowing =>
       flow.convolution(map, unit, this.#feed.examples, { before, after });
@@ -78,17 +80,24 @@ class DavitPass {
     const norm = (tokens: Flowing, name: string): Flowing =>
       flow.norm(tokens, this.#feed.trainedOf(`${path}.${name}`));
 
-    const mixed = copy(flow.add(x, flow.convolution(x, part("conv1"), examples, maps), elements), elements);
+    const mixed = copy(
+      flow,
+      flow.add(x, flow.convolution(x, part("conv1"), examples, maps), elements),
+      elements,
+    );
     const attended = isWindow
       ? this.#windows(norm(mixed, "norm1"), part, maps.after)
       : this.#channels(norm(mixed, "norm1"), part, maps.after);
-    const map = copy(flow.add(mixed, attended, elements), elements);
+    const isDropped = this.#feed.dropsPaths && this.#paths++ > 0;
+    const added = (made: Flowing): Flowing => (isDropped ? flow.dropPath(made) : made);
+    const map = copy(flow, flow.add(mixed, added(attended), elements), elements);
     const again = copy(
+      flow,
       flow.add(map, flow.convolution(map, part("conv2"), examples, maps), elements),
       elements,
     );
     const inner = flow.activation(flow.linear(norm(again, "norm2"), part("fc1"), rows));
-    return copy(flow.add(again, flow.linear(inner, part("fc2"), rows), elements), elements);
+    return copy(flow, flow.add(again, added(flow.linear(inner, part("fc2"), rows)), elements), elements);
   }
 
   /** Every place attends to those of its window; a map that windows do not divide is filled up. */
@@ -99,10 +108,10 @@ class DavitPass {
     const side = this.#feed.windowOf(this.#tower);
     const count = Math.ceil(height / side) * Math.ceil(width / side);
     const rows = examples * count * side * side;
-    const qkv = flow.linear(copy(x, rows * channels), part("qkv"), rows);
+    const qkv = flow.linear(copy(flow, x, rows * channels), part("qkv"), rows);
     const attended = flow.attention(all(qkv), {
       ...{ examples: examples * count, queries: side * side, keys: side * side, width: channels },
-      ...{ keyWidth: channels, valueWidth: channels, hasHeadNorms: false, angles: undefined },
+      ...{ keyWidth: channels, valueWidth: channels, hasHeadNorms: false, isFixed: true, angles: undefined },
       heads: this.#feed.stageHeadsOf(this.#tower, this.#stage, channels),
     });
     return flow.linear(attended, part("proj"), rows);
@@ -119,10 +128,16 @@ class DavitPass {
     const size = channels / groups;
     const attended = flow.attention(all(qkv), {
       ...{ examples, queries: size, keys: size, width: groups * places, keyWidth: groups * places },
-      ...{ valueWidth: groups * places, heads: groups, hasHeadNorms: false, angles: undefined },
+      ...{
+        valueWidth: groups * places,
+        heads: groups,
+        hasHeadNorms: false,
+        isFixed: true,
+        angles: undefined,
+      },
     });
     // the values are multiplied with the weights' transpose
-    if (qkv.isNeeded) flow.keep(fresh(true, examples * groups * size * size));
+    if (qkv.isNeeded) flow.keep({ buffers: [buffer(examples * groups * size * size)] });
     return flow.linear(attended, part("proj"), examples * places);
   }
 
@@ -137,9 +152,9 @@ class DavitPass {
 }
 
 /** The same numbers in another order, in memory of their own. */
-const copy = ({ isNeeded }: Flowing, elements: number): Flowing => fresh(isNeeded, elements);
+const copy = (flow: Flow, x: Flowing, elements: number): Flowing => flow.made([x], elements);
 
-const all = ({ isNeeded }: Flowing) => ({ q: isNeeded, k: isNeeded, v: isNeeded });
+const all = (x: Flowing) => ({ q: x, k: x, v: x });
 
 function halvesOf({ units }: Stage): Half[] {
   const halves = new Map<string, { isWindow: boolean; parts: Map<string, Unit> }>();

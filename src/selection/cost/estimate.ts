@@ -1,8 +1,8 @@
 import type { Selection } from "../peft/selection.ts";
 import type { ModuleTree } from "../tree.ts";
+import { type Account, sumFlops } from "./account.ts";
 import { Assumptions } from "./assumptions.ts";
 import type { AllLinear, Cost, CostOptions, Figures, Share } from "./cost.ts";
-import { type Account, sumFlops } from "./flow.ts";
 import { layOut } from "./layout.ts";
 import { memoryOf } from "./memory.ts";
 import { figuresOf, type Outcome } from "./outcome.ts";

@@ -1,5 +1,7 @@
+import { type Account, type Flops, sumFlops } from "./account.ts";
 import type { Figures, FlopsByPart } from "./cost.ts";
-import { type Account, type Flops, Flow, sumFlops } from "./flow.ts";
+import { Flow } from "./flow.ts";
+import { keptPrefix } from "./frozen.ts";
 import { type Pass, passThrough } from "./passes.ts";
 import { feedOf, positionsOf, type Setting, unitsOf } from "./setting.ts";
 import type { TrainedUnits } from "./trained.ts";
@@ -26,6 +28,12 @@ export function figuresOf(trained: TrainedUnits, setting: Setting): Outcome {
       known.map(({ account }) => pick(account)),
       units,
     );
+  const forwardFlops = total(({ forward }) => forward);
+  const backwardFlops = total(({ backward }) => backward);
+  const frozen = known.flatMap(({ account }) => account.frozen);
+  const step = forwardFlops.total + backwardFlops.total;
+  const prefix = keptPrefix(frozen, step * units, setting.flopsPerByte);
+  const saved = flopsPer([prefix.saved], units);
   return {
     passes,
     known,
@@ -36,12 +44,24 @@ export function figuresOf(trained: TrainedUnits, setting: Setting): Outcome {
       adapterBytes: trained.file.bytes,
       gradientBytes: 4 * trained.parameters,
       optimizerBytes: 8 * trained.parameters,
-      forwardFlops: total(({ forward }) => forward),
-      backwardFlops: total(({ backward }) => backward),
+      ...{ forwardFlops, backwardFlops },
+      laterEpochs: {
+        forwardFlops: minus(forwardFlops, saved),
+        share: step === 0 ? 1 : 1 - saved.total / step,
+        keptBytes: prefix.bytes / setting.batchSize,
+      },
       activationBytes: known.reduce((sum, { account }) => sum + account.keptBytes, 0),
     },
   };
 }
+
+const minus = (a: FlopsByPart, b: FlopsByPart): FlopsByPart => ({
+  total: a.total - b.total,
+  frozen: a.frozen - b.frozen,
+  trained: a.trained - b.trained,
+  attention: a.attention - b.attention,
+  head: a.head - b.head,
+});
 
 /** Of all together, for each of `units` tokens or examples. */
 export function flopsPer(all: readonly Flops[], units: number): FlopsByPart {

@@ -1,15 +1,8 @@
 import { parentOf } from "../python.ts";
+import { type Account, newAccount, sumFlops } from "./account.ts";
 import { runDavit } from "./davit.ts";
-import {
-  type Account,
-  type AttentionShape,
-  type Buffer,
-  type Flow,
-  type Flowing,
-  fresh,
-  newAccount,
-  sumFlops,
-} from "./flow.ts";
+import type { AttentionShape, Flow } from "./flow.ts";
+import { type Buffer, type Flowing, given } from "./flowing.ts";
 import { rowsAtOnce } from "./label-chunks.ts";
 import type { Layout, Stage, Tower } from "./layout.ts";
 import { isSignal, type Positions } from "./positions.ts";
@@ -34,6 +27,8 @@ export type Feed = {
   stageGroupsOf(tower: Tower, stage: number, channels: number): number;
   /** Probabilities of a tower's own dropouts. */
   dropoutOf(tower: Tower): Dropouts;
+  /** Whether DaViT leaves out paths at random, all but the first. */
+  readonly dropsPaths: boolean;
   /** Attention and MLP of a layer read the same input. */
   readonly isParallel: boolean;
   /** Norms stand behind the sums, not before attention and MLP. */
@@ -77,6 +72,8 @@ type Sources = {
   readonly memory: Memory | undefined;
   /** Embeds the input tokens. */
   readonly embedding: Unit | undefined;
+  /** Whether of its output labelled rows alone are read. */
+  readonly isScored: boolean;
 };
 
 /** Follows a batch through all towers: encoders before decoders, images before the text that speaks of them. */
@@ -85,7 +82,8 @@ export function passThrough(layout: Layout, flow: Flow, feed: Feed): Pass[] {
   let signals: Flowing[] = [];
   let memory: Memory | undefined;
   let last: Flowing | undefined;
-  for (const tower of inOrder(layout)) {
+  const order = inOrder(layout);
+  for (const tower of order) {
     flow.account = newAccount();
     const joins = layout.head === undefined || crossAttends(tower) ? [] : signals;
     const { output, lowest, isCrossed } = run(tower);
@@ -98,7 +96,17 @@ export function passThrough(layout: Layout, flow: Flow, feed: Feed): Pass[] {
     function run(one: Tower): Result {
       if (one.kind === "davit") return runDavit(one, flow, feed);
       if (one.kind === "layers")
-        return runTower(one, { joins, memory, embedding: layout.embedding }, flow, feed);
+        return runTower(
+          one,
+          {
+            joins,
+            memory,
+            embedding: layout.embedding,
+            isScored: layout.head !== undefined && one === order.at(-1),
+          },
+          flow,
+          feed,
+        );
       const map = feed.positionsOf(memory!.tower).map ?? [memory!.count, 1];
       return runProjector(one, { output: memory!.output, map }, flow, feed);
     }
@@ -106,10 +114,11 @@ export function passThrough(layout: Layout, flow: Flow, feed: Feed): Pass[] {
   if (layout.head !== undefined && last !== undefined) {
     const { head } = layout;
     flow.account = passes.at(-1)!.account;
-    flow.norm(last);
-    const rows = fresh(last.isNeeded, feed.labels * head.inputs);
+    const normed = flow.norm(last);
+    const rows = flow.labelled(normed, feed.labels * head.inputs);
     const logits = flow.linear(rows, head, feed.labels, "head", rowsAtOnce(feed.labels, head.outputs));
     if (logits.isNeeded) flow.keep(logits);
+    flow.reads(logits);
     const final = passes.at(-1)!;
     if (logits.isNeeded && !last.isNeeded) passes[passes.length - 1] = { ...final, lowest: head.name };
   }
@@ -136,9 +145,11 @@ function runTower(tower: Tower, sources: Sources, flow: Flow, feed: Feed): Resul
   const account = flow.account;
   const angles = feed.anglesOf(tower);
   let done = 0;
+  const isScored = sources.isScored && tower.tail.length === 0;
   for (const stage of tower.stages) {
     const before = x.isNeeded;
-    x = runStage(tower, stage, x, memory, flow, feed, angles);
+    const end = isScored && stage === tower.stages.at(-1) ? feed.labels / rowsOf(stage.units[0]!) : undefined;
+    x = runStage(tower, stage, x, { memory, angles, share: end }, flow, feed);
     if (x.isNeeded && !before) lowest ??= stage.name;
     const total = sumFlops(account.forward);
     if (!x.isNeeded) account.frozenForward = total;
@@ -174,7 +185,7 @@ function embed(tower: Tower, { joins, embedding }: Sources, flow: Flow, feed: Fe
     // an embedding that towers share is executed under their own names for it
     return hasOwnEmbedding && !unit.name.startsWith(`${tower.path}.`);
   };
-  let x: Flowing = { isNeeded: joins.some(({ isNeeded }) => isNeeded), buffers: [] };
+  let x = joins.length === 0 ? given : flow.made(joins, 0);
   for (const unit of tower.front) {
     if (isLeftOut(unit)) continue;
     if (unit.op === "lookup") {
@@ -187,7 +198,7 @@ function embed(tower: Tower, { joins, embedding }: Sources, flow: Flow, feed: Fe
   }
   const places = feed.examples * (positions.count ?? 0);
   // which token is an image's, and which of its features
-  if (isMerged && x.isNeeded) flow.keep({ isNeeded: true, buffers: [{ bytes: 9 * places, isKept: false }] });
+  if (isMerged && x.isNeeded) flow.keep({ buffers: [{ bytes: 9 * places, isKept: false }] });
   const [norm] = tower.frontNorms;
   if (norm !== undefined) {
     x = flow.norm(x, feed.trainedOf(norm));
@@ -200,21 +211,35 @@ const isPositions = ({ op, name }: Unit): boolean => op === "lookup" && /positio
 
 const widthOfTower = ({ stages }: Tower): number => stages[0]?.units[0]?.inputs ?? 0;
 
+type StageContext = {
+  readonly memory: Memory | undefined;
+  readonly angles: Buffer | undefined;
+  /** Of the rows of its output, those that are read, where that is not all. */
+  readonly share: number | undefined;
+};
+
 function runStage(
   tower: Tower,
   stage: Stage,
   input: Flowing,
-  memory: Memory | undefined,
+  { memory, angles, share }: StageContext,
   flow: Flow,
   feed: Feed,
-  angles: Buffer | undefined,
 ): Flowing {
   const positions = feed.positionsOf(tower);
   const rowsOf = (unit: Unit): number => feed.examples * positions.of(unit);
-  let x: Flowing =
-    feed.isStageTrained(stage) && !feed.isPostNorm(tower) ? { ...input, isNeeded: true } : input;
+  let x = input;
+  if (feed.isStageTrained(stage) && !feed.isPostNorm(tower)) {
+    flow.reads(input);
+    x = { ...input, isNeeded: true, frozen: undefined };
+  }
   let beside = x;
-  for (const sublayer of sublayersOf(stage)) {
+  const sublayers = sublayersOf(stage);
+  const mixing = sublayers.findLast(({ kind }) => kind !== "mlp");
+  const heads = { hasHeadNorms: stage.hasHeadNorms, angles };
+  const attended = (layer: AttentionLayer, read: Flowing): Flowing =>
+    attend(tower, layer, read, { memory, heads, share: layer === mixing ? share : undefined }, flow, feed);
+  for (const sublayer of sublayers) {
     if (sublayer.kind === "chain") {
       const { unit } = sublayer;
       if (unit.op === "lookup") continue; // position biases
@@ -231,9 +256,7 @@ function runStage(
     if (!isBeside && !(feed.isParallel && sublayer.kind === "mlp")) beside = x;
     const n = flow.norm(beside);
     const output =
-      sublayer.kind === "attention"
-        ? attend(tower, sublayer, n, memory, flow, feed, { hasHeadNorms: stage.hasHeadNorms, angles })
-        : transform(sublayer, n, flow, rowsOf);
+      sublayer.kind === "attention" ? attended(sublayer, n) : transform(sublayer, n, flow, rowsOf);
     const width = widthOf(sublayer);
     x = flow.add(x, output, feed.examples * positions.of(stage.units[0]!) * width);
   }
@@ -245,7 +268,7 @@ function runStage(
     const elements = feed.examples * positions.of(stage.units[0]!) * widthOf(sublayer);
     const made =
       sublayer.kind === "attention"
-        ? attend(tower, sublayer, read, memory, flow, feed, { hasHeadNorms: stage.hasHeadNorms, angles })
+        ? attended(sublayer, read)
         : transform(sublayer, read, flow, rowsOf, activation);
     const sum = flow.add(read, flow.drop(made, hidden, elements), elements);
     return flow.norm(sum, feed.trainedOf(normBehind(sublayer)));
@@ -270,14 +293,20 @@ function widthOf(sublayer: AttentionLayer | MlpLayer): number {
   return o?.outputs ?? (qDown ?? q ?? qkv)?.inputs ?? 0;
 }
 
+type AttentionContext = {
+  readonly memory: Memory | undefined;
+  readonly heads: Pick<AttentionShape, "hasHeadNorms" | "angles">;
+  /** Of the rows of its output, those that are read, where that is not all. */
+  readonly share: number | undefined;
+};
+
 function attend(
   tower: Tower,
   { parts, isCross }: AttentionLayer,
   n: Flowing,
-  memory: Memory | undefined,
+  { memory, heads, share }: AttentionContext,
   flow: Flow,
   feed: Feed,
-  heads: Pick<AttentionShape, "hasHeadNorms" | "angles">,
 ): Flowing {
   const { examples } = feed;
   const first = (parts.q ?? parts.qkv)!;
@@ -310,7 +339,8 @@ function attend(
     dropout: feed.dropoutOf(tower).attention,
     ...heads,
   };
-  const attended = flow.attention({ q: q!.isNeeded, k: k!.isNeeded, v: v!.isNeeded }, shape);
+  const attended = flow.attention({ q: q!, k: k!, v: v! }, shape);
+  if (share !== undefined) flow.chooseRows(share);
   return run(attended, parts.o, rows);
 }
 
@@ -338,5 +368,7 @@ function transform(
     }
   }
   const output = parts.down === undefined ? inner : run(inner, parts.down);
-  return routed?.isNeeded ? { ...output, isNeeded: true } : output;
+  if (!routed?.isNeeded) return output;
+  flow.reads(output);
+  return { ...output, isNeeded: true, frozen: undefined };
 }

@@ -1,4 +1,5 @@
-import { type Flow, type Flowing, fresh } from "./flow.ts";
+import type { Flow } from "./flow.ts";
+import type { Flowing } from "./flowing.ts";
 import type { Tower } from "./layout.ts";
 import type { Feed, Result } from "./passes.ts";
 import type { Size } from "./positions.ts";
@@ -19,7 +20,7 @@ export function runProjector(
   const placed = front.map((unit) => flow.lookup(unit, /row/.test(unit.name) ? height : width));
   const isNeeded = x.isNeeded || placed.some((vectors) => vectors.isNeeded);
   const rows = examples * (1 + height * width);
-  const tokens = fresh(isNeeded, rows * (projection?.inputs ?? 0));
+  const tokens = flow.made([x, ...placed], rows * (projection?.inputs ?? 0));
   const projected = projection === undefined ? tokens : flow.linear(tokens, projection, rows);
   const output = flow.norm(projected, trainedOf(`${path}.image_proj_norm`));
   if (!output.isNeeded) flow.markFrozen();

@@ -2,7 +2,7 @@ import type { Selection } from "../peft/selection.ts";
 import type { ModuleTree, TreeConfig } from "../tree.ts";
 import type { Assumptions } from "./assumptions.ts";
 import type { Cost, CostOptions } from "./cost.ts";
-import { buffer } from "./flow.ts";
+import { buffer } from "./flowing.ts";
 import type { Layout, Tower } from "./layout.ts";
 import type { Feed } from "./passes.ts";
 import {
@@ -44,6 +44,7 @@ export type Setting = {
   readonly modelDropout: boolean;
   readonly imageTokens?: number;
   readonly bytesPerWeight?: number;
+  readonly flopsPerByte?: number;
 };
 
 /** The options, and what stands in for those that are missing. */
@@ -52,7 +53,8 @@ export function settingOf(
   options: CostOptions,
 ): Setting {
   const { tree, layout, assumptions } = parts;
-  const { batchSize = 1, labelFraction = 1, modelDropout = false, imageTokens, bytesPerWeight } = options;
+  const { batchSize = 1, labelFraction = 1, modelDropout = false, imageTokens } = options;
+  const { bytesPerWeight, flopsPerByte } = options;
   const projector = layout.towers.find(({ kind }) => kind === "projector");
   const setting: Setting = {
     ...parts,
@@ -60,6 +62,7 @@ export function settingOf(
     imageSize: imageSizeOf(options, tree, layout, assumptions),
     ...(imageTokens !== undefined && { imageTokens }),
     ...(bytesPerWeight !== undefined && { bytesPerWeight }),
+    ...(flopsPerByte !== undefined && { flopsPerByte }),
   };
   const tokens = projector && positionsOf(projector, setting).count;
   const sequenceLength =
@@ -171,6 +174,7 @@ export function feedOf(trained: TrainedUnits, setting: Setting): Feed {
         assumptions.add("The model drops hidden states, not attention weights: config.json does not say.");
       return { hidden: dropout ?? 0.1, attention: attentionDropout, activation: activationDropout };
     },
+    dropsPaths: setting.modelDropout,
     isParallel: parallelTypes.has(tree.modelType),
     isPostNorm: (tower) => isBart && !isSignal(tower),
     isStageTrained: (stage) => trained.isStageTrained(stage),

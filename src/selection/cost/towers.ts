@@ -1,7 +1,7 @@
 import type { Selection } from "../peft/selection.ts";
 import type { ModuleTree } from "../tree.ts";
+import { sumFlops } from "./account.ts";
 import type { SavedTower, TowerCost } from "./cost.ts";
-import { sumFlops } from "./flow.ts";
 import { flopsPer, type Outcome } from "./outcome.ts";
 import type { Pass } from "./passes.ts";
 import { positionsOf, type Setting } from "./setting.ts";

@@ -6,7 +6,7 @@ import type { Target } from "../peft/target.ts";
 import { leafOf, parentOf } from "../python.ts";
 import type { ModuleTree, NamedShape } from "../tree.ts";
 import { AdapterFile, countedModules, type StoredDtype } from "./file-size.ts";
-import type { Trained } from "./flow.ts";
+import type { Trained } from "./flowing.ts";
 import type { Layout, Stage } from "./layout.ts";
 import type { Unit } from "./units.ts";
 

@@ -26,7 +26,10 @@ export type PrefixedProgram = {
 };
 
 /** Inputs that say how a batch is laid out rather than what it holds. */
-const layout = ["attention_mask", "segment_ids", "decoder_attention_mask", "position_ids", "image_rows"];
+export const layoutInputs = ({ vocabSize }: LanguageModel): string[] => [
+  ...["attention_mask", "segment_ids", "decoder_attention_mask", "position_ids", "image_rows"],
+  ...labelInputNames(vocabSize),
+];
 
 /** Prices of keeping a byte at which less is worth keeping than usual: for who asks for a cache, of a small model too. */
 const cheap = { flopsPerByte: 100, minSavedShare: 0 };
@@ -69,7 +72,7 @@ export class PrefixCache {
     const at = (price: object): Cut | undefined =>
       cutFrozen(outputs, {
         varying,
-        layout: [...layout, ...labelInputNames(model.vocabSize)],
+        layout: layoutInputs(model),
         sizes,
         ...price,
       });

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { GraphError } from "../../../src/errors.ts";
 import { flopsOf } from "../../../src/graph/cut/flops.ts";
+import { originalsOf } from "../../../src/graph/cut/originals.ts";
 import {
   type CutOptions,
   constantOf,
@@ -135,6 +136,14 @@ describe("what is kept", () => {
     expect(cutFrozen({ loss: sum }, { ...options, flopsPerByte: 0.1 })!.kept).toHaveLength(3);
   });
 
+  test("what is computed twice is kept once", () => {
+    const twice = [1, 2].map(() => op.sigmoid(narrow));
+    const sum = twice.map((x) => loss(op.gemm(x, weightOf(3, 3)))).reduce((a, b) => op.add(a, b));
+    const cut = cutFrozen({ loss: sum }, { ...options, flopsPerByte: 4 })!;
+    expect(cut.kept.map(({ value }) => value)).toEqual([twice[0]]);
+    expect(nodesOf(Object.values(cut.outputs)).some((node) => node.op === "Sigmoid")).toBe(false);
+  });
+
   test("an output that is frozen itself", () => {
     const alone = cutFrozen({ narrow, loss: total(trained) }, options)!;
     expect(alone.kept.map(({ value }) => value)).toEqual([narrow]);
@@ -210,6 +219,7 @@ describe("random graphs", () => {
       fc.property(layers, fc.constantFrom(0.1, 0.5, 1, 3), (drawn, flopsPerByte) => {
         const { loss } = randomGraph(drawn);
         const values = reachable([loss]);
+        fc.pre([...originalsOf(values)].every(([value, original]) => value === original));
         const [frozen, ofContent] = [new Set<Value>(), new Set<Value>()];
         for (const value of values) {
           const { source } = value;

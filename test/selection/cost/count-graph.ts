@@ -1,7 +1,8 @@
+import { expect } from "vitest";
 import {
+  cutFrozen,
   type Dim,
   evaluateDim,
-  gradients,
   lower,
   type Node,
   reachable,
@@ -10,8 +11,9 @@ import {
 import { operandsOf } from "../../../src/graph/traverse.ts";
 import { type ImageSize, type LanguageModel, labelSizes } from "../../../src/models/index.ts";
 import { lowerings } from "../../../src/runtime/lowerings.ts";
-import { objectiveOf } from "../../../src/training/objective.ts";
-import { gradientName, trainedParameters } from "../../../src/training/program.ts";
+import type { Cost } from "../../../src/selection/index.ts";
+import { layoutInputs } from "../../../src/training/prefix-cache/prefix-cache.ts";
+import { gradientName, trainingProgram } from "../../../src/training/program.ts";
 
 /** Operations of matrix products, by what is multiplied. */
 export type ProductFlops = {
@@ -28,6 +30,12 @@ export type ProductFlops = {
 export type GraphCounts = {
   readonly forward: ProductFlops;
   readonly backward: ProductFlops;
+  /** Once frozen values are kept, as training chooses them; bytes of an example. */
+  readonly later: {
+    readonly forward: ProductFlops;
+    readonly backward: ProductFlops;
+    readonly keptBytes: number;
+  };
   /** Bytes of values that the forward pass computes and the backward pass reads; views of one buffer count once. */
   readonly keptBytes: number;
   /** The same values: what they are and how large. */
@@ -45,24 +53,29 @@ export type BatchShape = {
   /** Size of each example's picture. */
   readonly image?: ImageSize;
   readonly modelDropout?: boolean;
+  /** Price at which values are kept for later epochs. */
+  readonly flopsPerByte?: number;
 };
 
-const elementBytes: Readonly<Record<string, number>> = { float32: 4, int32: 4, int64: 8, bool: 1 };
+const empty = (): ProductFlops => ({ frozen: 0, trained: 0, attention: 0, head: 0 });
 
-/**
- * The loss and its gradients as they are derived. Training then moves the choice of labelled rows in front of the last layer's
- * end, which the estimate does not count on: how many rows have labels is the data's.
- */
-function programOf(model: LanguageModel, options: { image: ImageSize | undefined; modelDropout: boolean }) {
-  const trained = trainedParameters(model);
-  const loss = objectiveOf(model).loss({ ...options, dropout: true }).total;
-  const slopes = gradients(
-    loss,
-    trained.map((parameter) => parameter.value),
-  );
-  const named = trained.map((parameter, i) => [gradientName(parameter), slopes[i]!] as const);
-  return { trained, outputs: { loss, ...Object.fromEntries(named) } as Record<string, Value> };
+const inputsOf = (outputs: Readonly<Record<string, Value>>): string[] =>
+  reachable(Object.values(outputs)).flatMap(({ source }) => (source.kind === "input" ? [source.name] : []));
+
+/** What a loss is computed from; what only has to be computed earlier is not. */
+function forwardOf(loss: Value): ReadonlySet<Value> {
+  const seen = new Set<Value>();
+  const stack = [loss];
+  for (let value = stack.pop(); value; value = stack.pop()) {
+    if (seen.has(value)) continue;
+    seen.add(value);
+    const isAfter = value.source.kind === "node" && value.source.node.op === "After";
+    stack.push(...operandsOf(value).slice(0, isAfter ? 1 : undefined));
+  }
+  return seen;
 }
+
+const elementBytes: Readonly<Record<string, number>> = { float32: 4, int32: 4, int64: 8, bool: 1 };
 
 /**
  * Counts on the graph of training, differentiated and lowered for the CPU, what a step of a batch of this shape multiplies and
@@ -70,35 +83,40 @@ function programOf(model: LanguageModel, options: { image: ImageSize | undefined
  */
 export function countGraph(
   model: LanguageModel,
-  { batch, sequence, target = sequence, labels, image, modelDropout = false }: BatchShape,
+  { batch, sequence, target = sequence, labels, image, modelDropout = false, flopsPerByte }: BatchShape,
 ): GraphCounts {
-  const { outputs, trained } = programOf(model, { image, modelDropout });
+  const { outputs, trained } = trainingProgram(model, { image, modelDropout });
   const lowered = lower(outputs, lowerings.cpu);
-  const symbols = new Map([
-    ["batch", batch],
-    ["sequence", sequence],
-    ["source", sequence],
-    ["target", target],
-    ["images", batch],
-    ...Object.entries(labelSizes(model.vocabSize, labels)),
-  ]);
+  const sizes = {
+    ...{ batch, sequence, source: sequence, target, images: batch },
+    ...labelSizes(model.vocabSize, labels),
+  };
+  const symbols = new Map(Object.entries(sizes));
   const size = (shape: readonly Dim[]): number =>
     shape.reduce<number>((n, dim) => n * evaluateDim(dim, symbols), 1);
+  const productsOf = (
+    of: Readonly<Record<string, Value>>,
+  ): { forward: ProductFlops; backward: ProductFlops } => {
+    const forwardValues = forwardOf(of["loss"]!);
+    const gradientValues = new Set(trained.map((parameter) => of[gradientName(parameter)]!));
+    const [forward, backward] = [empty(), empty()];
+    for (const value of reachable(Object.values(of))) {
+      if (value.source.kind !== "node") continue;
+      const { node } = value.source;
+      const flops = productFlops(node, value, size);
+      if (flops === 0) continue;
+      const part = partOf(node, value, gradientValues, model.vocabSize);
+      (forwardValues.has(value) ? forward : backward)[part] += flops;
+    }
+    return { forward, backward };
+  };
   const all = reachable(Object.values(lowered));
-  const forwardValues = new Set(reachable([lowered["loss"]!]));
-  const gradientValues = new Set(trained.map((parameter) => lowered[gradientName(parameter)]!));
-
-  const empty = (): ProductFlops => ({ frozen: 0, trained: 0, attention: 0, head: 0 });
-  const forward = empty();
-  const backward = empty();
-  for (const value of all) {
-    if (value.source.kind !== "node") continue;
-    const { node } = value.source;
-    const flops = productFlops(node, value, size);
-    if (flops === 0) continue;
-    const part = partOf(node, value, gradientValues, model.vocabSize);
-    (forwardValues.has(value) ? forward : backward)[part] += flops;
-  }
+  const forwardValues = forwardOf(lowered["loss"]!);
+  const cut = cutFrozen(outputs, {
+    ...{ sizes, layout: layoutInputs(model) },
+    varying: inputsOf(outputs).filter((name) => name.includes("dropout_noise")),
+    ...(flopsPerByte !== undefined && { flopsPerByte }),
+  });
 
   const kept = new Set<Value>();
   for (const value of all) {
@@ -111,8 +129,11 @@ export function countGraph(
   }
   const bytes = (value: Value): number => size(value.shape) * (elementBytes[value.dtype] ?? Number.NaN);
   return {
-    forward,
-    backward,
+    ...productsOf(lowered),
+    later: {
+      ...(cut ? productsOf(lower(cut.outputs, lowerings.cpu)) : productsOf(lowered)),
+      keptBytes: cut?.bytesPerExample(sizes) ?? 0,
+    },
     keptBytes: [...kept].reduce((sum, value) => sum + bytes(value), 0),
     kept: [...kept].map((value) => ({ value: String(value), bytes: bytes(value) })),
     trainedElements: trained.reduce((sum, parameter) => sum + parameter.size, 0),
@@ -164,4 +185,18 @@ function partOf(
     return weight.shape.includes(vocabSize) ? "head" : "frozen";
   }
   return gradients.has(value) ? "trained" : "attention";
+}
+
+/** What is left of an estimate in later epochs, and what is kept for that, is what the graph says that training cuts. */
+export function expectLater({ laterEpochs }: Cost, { later, backward }: GraphCounts, units: number): void {
+  for (const part of ["frozen", "trained", "attention", "head"] as const) {
+    expect(laterEpochs.forwardFlops[part] * units, `later forward ${part}`).toBeCloseTo(
+      later.forward[part],
+      0,
+    );
+    expect(later.backward[part]).toBe(backward[part]);
+  }
+  // what is left out: sums that a trained norm reads
+  const slack = Math.max(0.01 * later.keptBytes, 8 * 40);
+  expect(Math.abs(laterEpochs.keptBytes - later.keptBytes)).toBeLessThanOrEqual(slack);
 }

@@ -11,7 +11,7 @@ import { type Cost, type CostOptions, estimateCost } from "../../../src/selectio
 import { Trainer } from "../../../src/training/index.ts";
 import { sharedEngine } from "../../support/run-graph.ts";
 import { freshAdapter, plainRun, referenceCase, temporaryFolder } from "../../training/trainer-runs.ts";
-import { countGraph } from "./count-graph.ts";
+import { countGraph, expectLater } from "./count-graph.ts";
 
 const root = join(import.meta.dirname, "../../..");
 const recorded = join(root, "test/vectors/models");
@@ -44,8 +44,10 @@ const selections: [name: string, options: LoraConfigOptions][] = [
   ],
 ];
 
-const shape = { batch: 2, sequence: 96, labels: 48 };
-const options = { batchSize: 2, sequenceLength: 96, labelFraction: 0.25 } satisfies CostOptions;
+/** Of tiny models little is worth keeping at the usual price. */
+const flopsPerByte = 20;
+const shape = { batch: 2, sequence: 96, labels: 48, flopsPerByte };
+const options = { batchSize: 2, sequenceLength: 96, labelFraction: 0.25, flopsPerByte } satisfies CostOptions;
 const tokens = shape.batch * shape.sequence;
 
 async function adapted(
@@ -65,6 +67,8 @@ describe.each(models)("%s", (_, path) => {
     for (const pass of ["forward", "backward"] as const)
       for (const part of ["frozen", "trained", "attention", "head"] as const)
         expect(cost[`${pass}Flops`][part] * tokens, `${pass} ${part}`).toBeCloseTo(counted[pass][part], 0);
+    // of frequencies that depend on the batch, names and shapes tell nothing
+    if (!peft.baseModel.positionsDependOnBatch) expectLater(cost, counted, tokens);
     expect(cost.trainableParameters).toBe(counted.trainedElements);
     // what is left out: the logarithms of sums in the loss, one number a row
     expect(cost.activationBytes / counted.keptBytes).toBeGreaterThan(0.98);

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { FlowNetwork } from "../../../src/graph/cut/flow-network.ts";
+import { FlowNetwork } from "../../src/keeping/flow-network.ts";
 
 type Edge = readonly [from: number, to: number, capacity: number];
 
