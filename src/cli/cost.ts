@@ -1,4 +1,5 @@
-import type { Cost, CostOptions, ModuleTree, SavedTower, TowerCost } from "../selection/index.ts";
+import type { Cost, CostOptions, Figures, ModuleTree, SavedTower, TowerCost } from "../selection/index.ts";
+import { baseDtypeFlag } from "./base-dtype.ts";
 import { bytes, grouped } from "./describe.ts";
 import { custom, FlagProblem, type FlagValues, number, single } from "./flags.ts";
 import { table } from "./table.ts";
@@ -8,6 +9,7 @@ const atLeastOne = (n: number): string | undefined =>
 
 /** What a step is, as flags, for the cost. */
 export const costFlags = {
+  ...baseDtypeFlag,
   batchSize: number("Examples per step, for the cost. Default: 1.", {}, atLeastOne),
   sequenceLength: number(
     "Tokens per example, a picture's included, for the cost. Default: 512; for Florence-2 its picture's and 16.",
@@ -18,6 +20,9 @@ export const costFlags = {
     "Tokens that the decoder of an encoder-decoder writes, for the cost. Default: as many as it reads; for Florence-2 64.",
     {},
     atLeastOne,
+  ),
+  labelFraction: number("Share of the (decoder's) tokens with a label, for the cost. Default: 1.", {}, (n) =>
+    n > 0 && n <= 1 ? undefined : "must be above 0 and at most 1",
   ),
   imageSize: custom(
     "Pixels of a picture, one number or HEIGHTxWIDTH, for the cost. Default: the processor's.",
@@ -72,6 +77,7 @@ export const costJson = ({ allLinear, ...cost }: Cost) => ({ ...cost, allLinear 
 export function describeCost(cost: Cost): string {
   const { allLinear, batch, saved, lowestLayer, towers } = cost;
   const { share } = allLinear;
+  const later = cost.laterEpochs;
   const { batchSize } = batch;
   const per = cost.per === "token" ? "token" : "example";
   const rows: (readonly [string, string, string, number])[] = [
@@ -100,6 +106,16 @@ export function describeCost(cost: Cost): string {
       operations(allLinear.backwardFlops.total),
       share.backwardFlops,
     ],
+    ...(later.keptBytes > 0
+      ? [
+          [
+            "both, in later epochs",
+            operations(stepOf(cost)),
+            operations(stepOf(allLinear)),
+            stepOf(cost) / stepOf(allLinear),
+          ] as const,
+        ]
+      : []),
     [
       `activations, ${exampleOf(cost)}`,
       bytes(cost.activationBytes),
@@ -127,7 +143,9 @@ export function describeCost(cost: Cost): string {
   if (lowestLayer !== null)
     lines.push(
       `gradients go down to ${lowestLayer}: saves ${percent(saved.backwardShare)} of the backward pass; ` +
-        `${percent(saved.frozenForwardShare)} of the forward pass lies below`,
+        (later.keptBytes > 0
+          ? `later epochs take ${later.share.toFixed(2)}× of the first, with ${bytes(later.keptBytes)} kept of an example`
+          : `${percent(saved.frozenForwardShare)} of the forward pass lies below`),
     );
   if (towers.length > 1) {
     lines.push("", towerTable(towers), "");
@@ -136,6 +154,10 @@ export function describeCost(cost: Cost): string {
   }
   return lines.join("\n").trimEnd();
 }
+
+/** Operations of a step in the epochs after the first. */
+const stepOf = ({ laterEpochs, backwardFlops }: Figures): number =>
+  laterEpochs.forwardFlops.total + backwardFlops.total;
 
 /** The batch in tokens; where there are pictures, an example is more than those. */
 const exampleOf = ({ batch: { batchSize, sequenceLength, targetLength, imageSize } }: Cost): string => {

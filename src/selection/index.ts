@@ -13,6 +13,7 @@ export {
   estimateCost,
   type Figures,
   type FlopsByPart,
+  type LaterEpochs,
   type MemoryCost,
   type SavedTower,
   type Share,

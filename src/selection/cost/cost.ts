@@ -1,3 +1,5 @@
+import type { BaseDtype } from "./base-weights.ts";
+
 /** The shape of a batch, and what a tree does not say of the model. */
 export type CostOptions = {
   /** Examples per step. Default 1. */
@@ -19,6 +21,8 @@ export type CostOptions = {
   modelDropout?: boolean;
   /** What keeping a byte of an example for later epochs costs, in operations that could be computed instead. Default 1000, as training has it. */
   flopsPerByte?: number;
+  /** What training holds the frozen weights of linear layers in, as its option of this name says. Default "fp32". */
+  baseDtype?: BaseDtype;
   /** Bytes of one stored base parameter. Default: by config.json's dtype, else 4. */
   bytesPerWeight?: number;
 };
@@ -114,7 +118,7 @@ export type SavedTower = {
 
 /** Memory that a training step is expected to need, in bytes. */
 export type MemoryCost = {
-  /** Frozen weights, which are held in float32. */
+  /** Frozen weights as they are held: float32, but those of linear layers in `baseDtype`. */
   readonly frozenBytes: number;
   /** What is trained, its gradient, and the optimizer's two moments. */
   readonly trainedBytes: number;

@@ -2,6 +2,7 @@ import type { Selection } from "../peft/selection.ts";
 import type { ModuleTree } from "../tree.ts";
 import { type Account, sumFlops } from "./account.ts";
 import { Assumptions } from "./assumptions.ts";
+import { heldBytes } from "./base-weights.ts";
 import type { AllLinear, Cost, CostOptions, Figures, Share } from "./cost.ts";
 import { layOut } from "./layout.ts";
 import { memoryOf } from "./memory.ts";
@@ -32,9 +33,11 @@ export function estimateCost(given: ModuleTree, selection: Selection, options: C
   const assumptions = new Assumptions();
   const setting = settingOf({ tree, selection, layout, assumptions }, options);
   const { batchSize, sequenceLength, targetLength, labelFraction } = setting;
-  const ours = figuresOf(trainedBySelection(tree, selection, layout), setting);
+  const trained = trainedBySelection(tree, selection, layout);
+  const ours = figuresOf(trained, setting);
   assumptions.describe(setting, ours.known);
   const frozenParameters = selection.totalParameters - selection.trainableParameters;
+  const { baseDtype = "fp32" } = options;
   const bytesPerWeight = options.bytesPerWeight ?? dtypeBytes[tree.config.dtype ?? "float32"] ?? 4;
   let whole: Outcome | undefined;
   const full = (): Outcome => {
@@ -46,7 +49,7 @@ export function estimateCost(given: ModuleTree, selection: Selection, options: C
     trainableFraction: selection.trainableParameters / selection.totalParameters,
     per: perOf(layout),
     frozenWeightBytes: frozenParameters * bytesPerWeight,
-    memory: memoryOf(ours, frozenParameters),
+    memory: memoryOf(ours, heldBytes(tree, layout, trained, { frozenParameters, baseDtype })),
     lowestLayer: ours.passes.find(({ lowest }) => lowest !== undefined)?.lowest ?? null,
     saved: {
       ...savingsOf(ours.known, unitsOf(setting)),

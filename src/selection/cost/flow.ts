@@ -30,10 +30,11 @@ export class Flow {
     this.#chosenShare = share;
   }
 
-  /** What the loss reads of the last hidden states. */
-  labelled(x: Flowing, elements: number): Flowing {
+  /** What the loss reads of the last hidden states, whole or in slices. */
+  labelled(x: Flowing, elements: number, areCut: boolean): Flowing {
     this.#chosenShare = undefined;
-    return x.isChosen ? x : this.#gather(x, elements);
+    if (!x.isChosen) return this.#gather(x, elements);
+    return areCut ? { ...x, buffers: [buffer(elements)] } : x;
   }
 
   get #share(): number {

@@ -4,6 +4,7 @@ export type {
   CostOptions,
   Figures,
   FlopsByPart,
+  LaterEpochs,
   MemoryCost,
   SavedTower,
   Share,

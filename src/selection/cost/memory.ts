@@ -7,10 +7,9 @@ import type { Outcome } from "./outcome.ts";
  */
 const overhead = { process: 0.3e9, largestResult: 2, activations: 0.1 };
 
-/** What a training step is expected to need. */
-export function memoryOf({ figures, largestBytes }: Outcome, frozenParameters: number): MemoryCost {
+/** What a training step is expected to need beside frozen weights of these bytes. */
+export function memoryOf({ figures, largestBytes }: Outcome, frozenBytes: number): MemoryCost {
   const { trainableParameters, gradientBytes, optimizerBytes, activationBytes } = figures;
-  const frozenBytes = 4 * frozenParameters;
   const trainedBytes = 4 * trainableParameters + gradientBytes + optimizerBytes;
   const overheadBytes =
     overhead.process + overhead.largestResult * largestBytes + overhead.activations * activationBytes;

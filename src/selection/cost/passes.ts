@@ -3,7 +3,7 @@ import { type Account, newAccount, sumFlops } from "./account.ts";
 import { runDavit } from "./davit.ts";
 import type { AttentionShape, Flow } from "./flow.ts";
 import { type Buffer, type Flowing, given } from "./flowing.ts";
-import { rowsAtOnce } from "./label-chunks.ts";
+import { areCut, rowsAtOnce } from "./label-chunks.ts";
 import type { Layout, Stage, Tower } from "./layout.ts";
 import { isSignal, type Positions } from "./positions.ts";
 import { runProjector } from "./projector.ts";
@@ -115,7 +115,7 @@ export function passThrough(layout: Layout, flow: Flow, feed: Feed): Pass[] {
     const { head } = layout;
     flow.account = passes.at(-1)!.account;
     const normed = flow.norm(last);
-    const rows = flow.labelled(normed, feed.labels * head.inputs);
+    const rows = flow.labelled(normed, feed.labels * head.inputs, areCut(head.outputs));
     const logits = flow.linear(rows, head, feed.labels, "head", rowsAtOnce(feed.labels, head.outputs));
     if (logits.isNeeded) flow.keep(logits);
     flow.reads(logits);

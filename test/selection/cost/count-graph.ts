@@ -124,7 +124,7 @@ export function countGraph(
     for (const operand of operandsOf(value))
       if (forwardValues.has(operand)) {
         const buffer = bufferOf(operand);
-        if (buffer.source.kind === "node" && !isWeight(buffer)) kept.add(buffer);
+        if (buffer.source.kind === "node" && isOfExamples(buffer) && !isWeight(buffer)) kept.add(buffer);
       }
   }
   const bytes = (value: Value): number => size(value.shape) * (elementBytes[value.dtype] ?? Number.NaN);
@@ -155,9 +155,13 @@ function productFlops(node: Node, value: Value, size: (shape: readonly Dim[]) =>
 /** A view shares the buffer of what it views. */
 function bufferOf(value: Value): Value {
   const { source } = value;
-  if (source.kind === "node" && source.node.op === "Reshape") return bufferOf(source.node.inputs[0] as Value);
+  if (source.kind === "node" && (source.node.op === "Reshape" || source.node.op === "After"))
+    return bufferOf(source.node.inputs[0] as Value);
   return value;
 }
+
+/** Adapters' factors side by side are no activations. */
+const isOfExamples = ({ shape }: Value): boolean => shape.some((dim) => typeof dim !== "number");
 
 /** A frozen weight, or its transposition or conversion, or a kernel turned round: made once, when the model is loaded. */
 function isWeight(value: Value): boolean {
