@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import type { Device, Engine } from "../runtime/index.ts";
 import { type FlagValues, number, text } from "./flags.ts";
 
@@ -7,6 +8,10 @@ export const engineFlags = {
     Number.isSafeInteger(n) && n >= 1 ? undefined : "must be a whole number of at least 1",
   ),
 };
+
+/** CPU threads that are used. */
+export const threadsOf = ({ threads }: FlagValues<typeof engineFlags>): number =>
+  threads ?? availableParallelism();
 
 /** @throws RuntimeFailure if ONNX Runtime is missing or the device is not there. */
 export async function openEngine({ device, threads }: FlagValues<typeof engineFlags>): Promise<Engine> {

@@ -17,6 +17,8 @@ export type ReportContext = {
   /** The run's folder, as the user spelled it. */
   readonly folder: string;
   readonly loaded: LoadedModel;
+  /** CPU threads it was computed with. */
+  readonly threads: number;
 };
 
 /** Says what training has come to. */
@@ -24,7 +26,7 @@ export function reportTraining(
   peft: PeftModel<LanguageModel>,
   result: TrainResult,
   evaluations: Evaluations,
-  { output, folder, loaded }: ReportContext,
+  { output, folder, loaded, threads }: ReportContext,
 ): void {
   const { steps, reason, adapter, checkpoint, seconds, loss, best, packing } = result;
   const { trainable, total } = peft.parameterCounts();
@@ -46,6 +48,7 @@ export function reportTraining(
     reason,
     loss,
     seconds,
+    threads,
     ...(best && { best }),
     ...(packing && { packing }),
     ...(checkpoint !== undefined && { checkpoint }),

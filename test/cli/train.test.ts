@@ -1,4 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { readCheckpoint, readTensorAsFloat32 } from "../../src/checkpoint/index.ts";
@@ -54,6 +55,7 @@ describe("train --adapter: ten steps as PEFT makes them", () => {
       const { code, stderr, json } = await graft(contract(model, output));
       expect(code, stderr).toBe(0);
       const result = json<Trained>();
+      expect(json<{ threads: number }>().threads).toBe(availableParallelism());
       expect(result).toMatchObject({
         adapter: output,
         reason: "finished",

@@ -15,7 +15,7 @@ import { type AdapterRequest, givenOptions, loraProblems, readAdapter } from "..
 import { checkpointingFlags, withMode } from "../checkpointing-flags.ts";
 import { dataFlags, dataNotes, maxLengthFlag, openData, tokenizerFlag } from "../data-flags.ts";
 import { describeTargets } from "../describe.ts";
-import { engineFlags, openEngine } from "../engine-flags.ts";
+import { engineFlags, openEngine, threadsOf } from "../engine-flags.ts";
 import { throwProblems } from "../errors.ts";
 import { addFlags, flagName, number, optional, readFlags, text, texts, toggle } from "../flags.ts";
 import { onInterrupt } from "../interrupt.ts";
@@ -288,7 +288,15 @@ async function train(
       sets.evalDataset && result.reason !== "aborted" ? (last ?? (await trainer.evaluate())) : undefined;
     if (result.reason === "aborted") process.exitCode = interrupt.exitCode;
     for (const note of notes()) output.note(note);
-    reportTraining(peft, result, { before, after, history }, { output, folder: place.output!, loaded });
+    reportTraining(
+      peft,
+      result,
+      { before, after, history },
+      {
+        ...{ output, folder: place.output!, loaded },
+        threads: threadsOf(settings.machine),
+      },
+    );
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
     output.note("interrupted before training began: nothing was saved");
