@@ -8,6 +8,8 @@ export class TrainingProgress implements TrainerCallback {
   private readonly output: Output;
   private readonly spell: (text: string) => string;
   private progress: Progress | undefined;
+  /** Until training began. */
+  loadSeconds = 0;
 
   /** `spell` puts flags in the place of names of options. */
   constructor(output: Output, spell: (text: string) => string) {
@@ -23,14 +25,19 @@ export class TrainingProgress implements TrainerCallback {
     prefixCache,
     gradientCheckpointing,
     baseWeights,
+    loadSeconds,
   }) => {
+    this.loadSeconds = loadSeconds;
     if (baseWeights) this.output.note(baseWeightsNote(baseWeights));
     if (prefixCache) this.output.note(`prefix cache: ${prefixCache.reason}`);
     if (gradientCheckpointing)
       this.output.note(`gradient checkpointing: ${this.spell(gradientCheckpointing.reason)}`);
     if (packing) this.output.note(packingNote(examples, packing));
     if (step > 0) this.output.note(`resuming after step ${grouped(step)} of ${grouped(totalSteps)}`);
-    else this.output.note(`training: ${grouped(totalSteps)} steps on ${grouped(examples)} examples`);
+    else
+      this.output.note(
+        `training: ${grouped(totalSteps)} steps on ${grouped(examples)} examples, loaded in ${loadSeconds.toFixed(1)} s`,
+      );
     this.progress = new Progress(this.output, {
       label: "training",
       unit: "steps",

@@ -17,6 +17,8 @@ export type ReportContext = {
   /** The run's folder, as the user spelled it. */
   readonly folder: string;
   readonly loaded: LoadedModel;
+  /** Until training began: reading, building the graph, loading the session. */
+  readonly loadSeconds: number;
   /** CPU threads it was computed with. */
   readonly threads: number;
 };
@@ -26,7 +28,7 @@ export function reportTraining(
   peft: PeftModel<LanguageModel>,
   result: TrainResult,
   evaluations: Evaluations,
-  { output, folder, loaded, threads }: ReportContext,
+  { output, folder, loaded, threads, loadSeconds }: ReportContext,
 ): void {
   const { steps, reason, adapter, checkpoint, seconds, loss, best, packing } = result;
   const { trainable, total } = peft.parameterCounts();
@@ -48,6 +50,7 @@ export function reportTraining(
     reason,
     loss,
     seconds,
+    loadSeconds,
     threads,
     ...(best && { best }),
     ...(packing && { packing }),

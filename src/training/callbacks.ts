@@ -18,6 +18,8 @@ export type TrainBegin = {
   /** With packing: what it has come to in the first epoch. */
   packing?: PackingReport;
   trainableParameters: number;
+  /** Until here: reading and building what is trained, its graph, and the session that runs it. */
+  loadSeconds: number;
   /** What the frozen weights are kept as; undefined for float32. */
   baseWeights?: BaseWeightsReport;
   /** What is done once per example, and where that is kept; undefined if it was not asked for. */

@@ -26,12 +26,14 @@ export class Run {
   private readonly log: RunLog;
   private readonly evaluations: RunEvaluations;
   private readonly steps: StepEnd[] = [];
+  private readonly begun: number;
   private readonly started = performance.now();
   private lastSaved: number | undefined;
   private done = false;
   private checkpoint: string | undefined;
 
-  private constructor(context: RunContext, parts: RunParts) {
+  private constructor(context: RunContext, parts: RunParts, begun: number) {
+    this.begun = begun;
     this.context = context;
     this.parts = parts;
     this.log = new RunLog(parts.state, parts.metrics);
@@ -41,7 +43,8 @@ export class Run {
 
   /** Loads everything; goes on where `saved` stopped. @throws TrainingError if it cannot. */
   static async begin(context: RunContext): Promise<Run> {
-    return new Run(context, await loadRun(context));
+    const begun = performance.now();
+    return new Run(context, await loadRun(context), begun);
   }
 
   async complete(): Promise<TrainResult> {
@@ -123,6 +126,7 @@ export class Run {
       ...(baseWeights && { baseWeights }),
       ...(prefixCache?.report && { prefixCache: prefixCache.report }),
       ...(checkpointing?.report && { gradientCheckpointing: checkpointing.report }),
+      loadSeconds: (performance.now() - this.begun) / 1000,
       trainableParameters: this.context.model.parameterCounts().trainable,
     };
   }

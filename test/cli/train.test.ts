@@ -55,6 +55,7 @@ describe("train --adapter: ten steps as PEFT makes them", () => {
       const { code, stderr, json } = await graft(contract(model, output));
       expect(code, stderr).toBe(0);
       const result = json<Trained>();
+      expect(json<{ loadSeconds: number }>().loadSeconds).toBeGreaterThan(0);
       expect(json<{ threads: number }>().threads).toBe(availableParallelism());
       expect(result).toMatchObject({
         adapter: output,

@@ -295,6 +295,7 @@ async function train(
       {
         ...{ output, folder: place.output!, loaded },
         threads: threadsOf(settings.machine),
+        loadSeconds: progress.loadSeconds,
       },
     );
   } catch (error) {
