@@ -58,6 +58,9 @@ export function packedProducts(): Rewrite {
   };
 }
 
-/** Products with the weight that the codes stand for, made anew for each product; nothing else is rounded. */
+/**
+ * Products with the weight that the codes stand for, made anew for each product; nothing else is rounded. It is made after x:
+ * as a function of what is known from the start it might be made long before, and all such weights be there at the same time.
+ */
 export const dequantizedProducts: Rewrite = ([x, codes, scales], { transB }) =>
-  op.gemm(x, op.dequantizedWeight(codes, scales), { transB });
+  op.gemm(x, op.dequantizedWeight(codes, op.after(scales, x)), { transB });
