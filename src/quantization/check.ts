@@ -80,9 +80,12 @@ async function judgeAll(
       verdicts[layer.path] = judge(await probe.errorsOf(weight!, factors.get(weight!.codes)!), maxError);
     }
   };
-  // One layer's codes are read while the engine works on another's.
-  await Promise.all([judgeWaiting(), judgeWaiting()]);
-  await probe.dispose();
+  try {
+    // One layer's codes are read while the engine works on another's.
+    await Promise.all([judgeWaiting(), judgeWaiting()]);
+  } finally {
+    await probe.dispose();
+  }
   return verdicts;
 }
 
