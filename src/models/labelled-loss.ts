@@ -1,24 +1,12 @@
 import { type Dim, dimAdd, input, op, symbol, type Value } from "../graph/index.ts";
+import { labelChunks } from "../keeping/label-chunks.ts";
 import { withDropoutNoise } from "../nn/index.ts";
 import { type Tensor, tensor } from "../tensor/index.ts";
 import type { LanguageModel } from "./language-model.ts";
 
-/** Bytes of the logits of one chunk. Each product with the vocabulary's weight lays it out anew, empty ones too. */
-const CHUNK_BYTES = 64 * 2 ** 20;
-/** Products with fewer rows than this take longer for each. */
-const LEAST_ROWS = 256;
-/** Rows that have room in the chunks of a graph; where there are more, chunks grow. */
-const ROWS = 1024;
-
-const rowsPerChunk = (vocabSize: number): number =>
-  Math.max(LEAST_ROWS, Math.floor(CHUNK_BYTES / (4 * vocabSize)));
-
-/** How many chunks the labelled rows of a batch are cut into: one where the logits of a usual batch are small. */
-const chunkCount = (vocabSize: number): number => Math.ceil(ROWS / rowsPerChunk(vocabSize));
-
 /** Names of the inputs that say where labels are and what they are to predict. */
 const inputNames = (vocabSize: number): { positions: string; targets: string; size: string }[] => {
-  const count = chunkCount(vocabSize);
+  const { count } = labelChunks(vocabSize);
   return Array.from({ length: count }, (_, i) => {
     const name = (of: string): string => (count === 1 ? of : `${of}.${i}`);
     return { positions: name("label_positions"), targets: name("label_targets"), size: name("labels") };
@@ -32,7 +20,7 @@ export const labelInputNames = (vocabSize: number): string[] =>
 /** How many rows each chunk has, by the symbol that stands for it in a graph: as even as can be in as few as needed. */
 export function labelSizes(vocabSize: number, labels: number): Record<string, number> {
   const names = inputNames(vocabSize);
-  const filled = Math.min(names.length, Math.max(1, Math.ceil(labels / rowsPerChunk(vocabSize))));
+  const filled = Math.min(names.length, Math.max(1, Math.ceil(labels / labelChunks(vocabSize).rows)));
   const end = (i: number): number => Math.round((labels * Math.min(i, filled)) / filled);
   return Object.fromEntries(names.map(({ size }, i) => [size, end(i + 1) - end(i)]));
 }

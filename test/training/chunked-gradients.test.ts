@@ -2,10 +2,10 @@ import { describe, expect, test } from "vitest";
 import type { LoraConfigOptions } from "../../src/adapters/index.ts";
 import { collate } from "../../src/data/index.ts";
 import { gradients, nodesOf, op, reachable, type Value } from "../../src/graph/index.ts";
+import { rowsAtOnce } from "../../src/keeping/label-chunks.ts";
 import { CausalLM, type LanguageModel, labelSizes } from "../../src/models/index.ts";
 import { withDropoutNoise } from "../../src/nn/index.ts";
 import type { Feeds } from "../../src/runtime/index.ts";
-import { rowsAtOnce } from "../../src/selection/cost/label-chunks.ts";
 import { objectiveOf } from "../../src/training/objective.ts";
 import {
   evaluationProgram,

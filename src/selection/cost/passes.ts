@@ -1,9 +1,9 @@
+import { areCut, rowsAtOnce } from "../../keeping/label-chunks.ts";
 import { parentOf } from "../python.ts";
 import { type Account, newAccount, sumFlops } from "./account.ts";
 import { runDavit } from "./davit.ts";
 import type { AttentionShape, Flow } from "./flow.ts";
 import { type Buffer, type Flowing, given } from "./flowing.ts";
-import { areCut, rowsAtOnce } from "./label-chunks.ts";
 import type { Layout, Stage, Tower } from "./layout.ts";
 import { isSignal, type Positions } from "./positions.ts";
 import { runProjector } from "./projector.ts";
