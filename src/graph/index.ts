@@ -20,6 +20,7 @@ export {
 } from "./dim.ts";
 export { type Lowering, lower } from "./lower.ts";
 export { emit, type Port, type Program } from "./onnx/emit.ts";
+export { numberedPaths } from "./onnx/numbered-paths.ts";
 export * as op from "./ops/build.ts";
 export type { OpName } from "./ops/signatures.ts";
 export { peakBytes } from "./peak-bytes.ts";

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { cpus } from "node:os";
 import { dirname, join } from "node:path";
 import { writeFileAtomic } from "../../checkpoint/node.ts";
-import { emit, reachable, readStorage, type WeightStorage } from "../../graph/index.ts";
+import { emit, numberedPaths, reachable, readStorage, type WeightStorage } from "../../graph/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import { ahead } from "../ahead.ts";
 import type { CheckOptions, Verdicts } from "../check.ts";
@@ -36,14 +36,8 @@ async function keyOf(
   folder: string,
   { engine, values, feeds, maxError }: Required<CheckOptions>,
 ): Promise<string> {
-  const files = new Map<string, string>();
-  const realPath = (path: string): string => {
-    const known = files.get(path) ?? `/${files.size}`;
-    files.set(path, known);
-    return known;
-  };
   const { model, inputs } = emit(Object.fromEntries(values.map((value, i) => [`value ${i}`, value])), {
-    realPath,
+    realPath: numberedPaths(),
   });
   // Kernels of other processors may saturate where these do not.
   const facts = [VERSION, engine.version, process.arch, cpus()[0]?.model, maxError];

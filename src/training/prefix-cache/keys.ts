@@ -1,4 +1,4 @@
-import { emit, reachable, type Value, type WeightStorage } from "../../graph/index.ts";
+import { emit, numberedPaths, reachable, type Value, type WeightStorage } from "../../graph/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import { version } from "../version.ts";
 import type { KeptDType } from "./types.ts";
@@ -60,13 +60,7 @@ export async function prefixKey(
   outputs: Readonly<Record<string, Value>>,
   { dtype, engine, fixed = {}, graft = version, digests = new Map() }: PrefixKeyOptions,
 ): Promise<string> {
-  const paths = new Map<string, string>();
-  const realPath = (path: string): string => {
-    const known = paths.get(path) ?? `/${paths.size}`;
-    paths.set(path, known);
-    return known;
-  };
-  const { model, inputs } = emit(outputs, { realPath });
+  const { model, inputs } = emit(outputs, { realPath: numberedPaths() });
   const hasher = new WeightHasher(digests);
   const weights = reachable(Object.values(outputs)).flatMap(({ source }) =>
     source.kind === "weight" ? [hasher.digest(source.storage)] : [],
