@@ -18,6 +18,7 @@ export type GraphKind = {
 
 /** A graph, and the frozen values that it is fed, if some are kept. */
 type Built = { readonly outputs: Record<string, Value>; readonly kept?: Prefix | undefined };
+type Graph = { readonly built: Built; session: Session | undefined };
 /** The same, loaded. */
 export type Loaded = { readonly session: Session; readonly kept: Prefix | undefined };
 
@@ -27,7 +28,7 @@ export const nameOfKind = ({ image, packed }: GraphKind): string =>
 /** A model's graphs that are loaded into an engine, one for each kind; of more than two the one used longest ago is given up. */
 export class Sessions {
   private readonly engine: Engine;
-  private readonly graphs = new Map<string, { built: Built; session: Session | undefined }>();
+  private readonly graphs = new Map<string, Graph>();
 
   constructor(engine: Engine) {
     this.engine = engine;
@@ -47,12 +48,7 @@ export class Sessions {
 
   /** Frees the sessions. The graphs stay, to be loaded again. */
   async unload(): Promise<void> {
-    for (const graph of this.graphs.values()) {
-      const { session } = graph;
-      graph.session = undefined;
-      await session?.dispose();
-      await graph.built.kept?.release();
-    }
+    for (const graph of this.graphs.values()) await free(graph);
   }
 
   /** Gives up the graph of a kind, if it is there. */
@@ -60,8 +56,7 @@ export class Sessions {
     const key = nameOfKind(kind);
     const graph = this.graphs.get(key);
     this.graphs.delete(key);
-    await graph?.session?.dispose();
-    await graph?.built.kept?.release();
+    if (graph) await free(graph);
   }
 
   async dispose(): Promise<void> {
@@ -70,11 +65,18 @@ export class Sessions {
   }
 
   private async makeRoom(): Promise<void> {
-    for (const [key, { session, built }] of this.graphs) {
+    for (const [key, graph] of this.graphs) {
       if (this.graphs.size < MAX_SESSIONS) break;
       this.graphs.delete(key);
-      await session?.dispose();
-      await built.kept?.release();
+      await free(graph);
     }
   }
+}
+
+/** Unloads a graph. */
+async function free(graph: Graph): Promise<void> {
+  const { session } = graph;
+  graph.session = undefined;
+  await session?.dispose();
+  await graph.built.kept?.release();
 }
